@@ -1,0 +1,2 @@
+// Package consulkv stores keys in Consul's KV store.
+package consulkv

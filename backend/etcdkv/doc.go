@@ -1,0 +1,2 @@
+// Package etcdkv stores keys in etcd v3.
+package etcdkv

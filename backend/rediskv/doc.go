@@ -1,0 +1,2 @@
+// Package rediskv stores keys in Redis.
+package rediskv

@@ -1,0 +1,2 @@
+// Package zookeeperkv stores keys in ZooKeeper.
+package zookeeperkv

@@ -1,0 +1,7 @@
+module github.com/polykv/kv/cmd/kv
+
+go 1.26.7
+
+require github.com/polykv/kv v0.0.0
+
+replace github.com/polykv/kv => ../..

@@ -1,0 +1,4 @@
+// Command kv reads, writes and watches keys in any of the stores.
+package main
+
+func main() {}

@@ -1,0 +1,2 @@
+// Package kv is one context-first API over etcd, Consul, ZooKeeper, Redis and bbolt.
+package kv

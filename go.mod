@@ -1,0 +1,3 @@
+module github.com/polykv/kv
+
+go 1.25.0

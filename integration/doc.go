@@ -1,0 +1,2 @@
+// Package integration proves the contract on real servers.
+package integration
