@@ -16,7 +16,7 @@ func (s *Store) ready(ctx context.Context, o backend.GetOptions) error {
 	if o.AtLeast == 0 {
 		return nil
 	}
-	return s.feed.Wait(ctx, o.AtLeast)
+	return s.feed.Wait(ctx, o.AtLeast, s.session.Done())
 }
 
 // Get implements backend.Store.
@@ -145,7 +145,7 @@ func (s *Store) Watch(ctx context.Context, prefix string, o backend.WatchOptions
 		return nil, err
 	}
 	stream := embedded.Stream{
-		Store: name, Epoch: s.epoch, Prefix: prefix, WatchOptions: o, From: s.revision,
+		Session: s.session.Done(), Store: name, Epoch: s.epoch, Prefix: prefix, WatchOptions: o, From: s.revision,
 	}
 	if o.Snapshot {
 		items := s.items.Clone()

@@ -30,10 +30,15 @@ const (
 	minLease = time.Second
 )
 
-// Store is a backend.Store in memory. Its methods are safe for concurrent use.
+// Store is a client of keys in memory. Its methods are safe for concurrent use.
 type Store struct {
 	backend.Unimplemented
+	*memory
+	session *embedded.Session
+}
 
+// memory is what the clients of one set of keys share.
+type memory struct {
 	limits embedded.Limits
 	epoch  string
 	start  time.Time // with its monotonic reading
@@ -45,7 +50,7 @@ type Store struct {
 	items    *btree.BTreeG[item]
 	expiries *btree.BTreeG[expiry]
 	revision backend.Revision
-	closed   bool
+	clients  int
 }
 
 // item is a key in the tree. Records are immutable, so a clone of the tree is
@@ -65,7 +70,7 @@ const degree = 32 // of the trees
 
 // New returns an empty store. It cannot fail.
 func New(o Options) *Store {
-	s := &Store{
+	m := &memory{
 		limits: embedded.Limits{
 			Key:   cmp.Or(o.MaxKeyBytes, 32768),
 			Value: cmp.Or(o.MaxValueBytes, 16<<20),
@@ -80,14 +85,33 @@ func New(o Options) *Store {
 			return a.deadline < b.deadline || a.deadline == b.deadline && a.key < b.key
 		}),
 	}
-	s.alarm.Fire = s.reap
-	return s
+	m.alarm.Fire = m.reap
+	return m.client()
+}
+
+// Peer returns another client of the same keys, as another process would be of
+// a store with a server: it has its own watches, leases and contenders, and
+// its own Close. The keys are there until the last client is closed. Peer of a
+// closed store returns a closed one.
+func (s *Store) Peer() *Store {
+	p := s.client()
+	if s.session.Closed() {
+		_ = p.Close() // always nil
+	}
+	return p
+}
+
+func (m *memory) client() *Store {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.clients++
+	return &Store{memory: m, session: embedded.NewSession()}
 }
 
 // now is the store's clock: it starts as the wall clock and then follows the
 // monotonic one, so that no correction of the wall clock ends a TTL early.
-func (s *Store) now() time.Time {
-	return s.start.Round(0).Add(time.Since(s.start))
+func (m *memory) now() time.Time {
+	return m.start.Round(0).Add(time.Since(m.start))
 }
 
 // Capabilities implements backend.Store.
@@ -114,14 +138,13 @@ func (s *Store) Capabilities() backend.Capabilities {
 
 // Ping implements backend.Store.
 func (s *Store) Ping(ctx context.Context) error {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
 	return s.usable(ctx)
 }
 
-// usable is the error of a call that must not begin. The caller holds mu.
+// usable is the error of a call that must not begin. Where it stands under mu,
+// Close waits for the call.
 func (s *Store) usable(ctx context.Context) error {
-	if s.closed {
+	if s.session.Closed() {
 		return backend.ErrClosed
 	}
 	return backend.ContextError(ctx)
@@ -132,25 +155,38 @@ func (s *Store) Contend(ctx context.Context, name string, o backend.ContendOptio
 	if err := s.limits.CheckKey(name); err != nil {
 		return nil, err
 	}
-	return s.locks.Contend(ctx, name, o)
+	return s.locks.Contend(ctx, s.session.Done(), name, o)
 }
 
 // Holders implements backend.Store.
 func (s *Store) Holders(ctx context.Context, name string) iter.Seq2[backend.Holder, error] {
-	return s.locks.Holders(ctx, name)
+	return s.locks.Holders(ctx, s.session.Done(), name)
 }
 
-// Close implements backend.Store. It lets go of all keys.
+// Close implements backend.Store. It deletes the keys of leases that are held,
+// and with the last client goes everything.
 func (s *Store) Close() error {
 	s.mu.Lock()
-	s.closed = true
+	leases, first := s.session.Close()
+	if !first {
+		s.mu.Unlock()
+		return nil
+	}
+	_ = s.run(func(st *embedded.Step) error {
+		for _, l := range leases {
+			_, _ = st.Apply(embedded.Op{Owner: l.ID(), Writes: []backend.Write{{Key: l.Key(), Delete: true}}})
+		}
+		return nil // a lease that is lost needs no release, and memory does not fail
+	})
+	s.clients--
+	last := s.clients == 0
 	s.mu.Unlock()
-	s.alarm.Close()
-	s.locks.Close()
-	s.feed.Close()
-	s.mu.Lock()
-	s.items.Clear(false)
-	s.expiries.Clear(false)
-	s.mu.Unlock()
+
+	s.locks.End(s.session.Done())
+	s.feed.End(s.session.Done(), backend.ErrClosed)
+	if last {
+		s.alarm.Close()
+		s.locks.Wait()
+	}
 	return nil
 }

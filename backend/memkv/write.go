@@ -21,23 +21,23 @@ func (s *Store) step(ctx context.Context, f func(*embedded.Step) error) error {
 }
 
 // run is step for a caller that holds mu. Keys whose time has come go first.
-func (s *Store) run(f func(*embedded.Step) error) error {
-	st := &embedded.Step{Table: (*table)(s), Locks: s.locks, Now: s.now()}
+func (m *memory) run(f func(*embedded.Step) error) error {
+	st := &embedded.Step{Table: (*table)(m), Locks: m.locks, Now: m.now()}
 	defer st.Unpin()
-	err := s.reapDue(st)
+	err := m.reapDue(st)
 	if err == nil {
 		err = f(st)
 	}
-	s.feed.Publish(st.Commits...)
-	if next, ok := s.expiries.Min(); ok {
-		s.alarm.Set(s.start.Add(time.UnixMilli(next.deadline).Sub(s.start.Round(0))))
+	m.feed.Publish(st.Commits...)
+	if next, ok := m.expiries.Min(); ok {
+		m.alarm.Set(m.start.Add(time.UnixMilli(next.deadline).Sub(m.start.Round(0))))
 	}
 	return err
 }
 
-func (s *Store) reapDue(st *embedded.Step) error {
+func (m *memory) reapDue(st *embedded.Step) error {
 	for {
-		next, ok := s.expiries.Min()
+		next, ok := m.expiries.Min()
 		if !ok || st.Now.UnixMilli() < next.deadline {
 			return nil
 		}
@@ -52,16 +52,14 @@ func (s *Store) reapDue(st *embedded.Step) error {
 }
 
 // reap is what the alarm does.
-func (s *Store) reap() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if !s.closed {
-		_ = s.run(func(*embedded.Step) error { return nil }) // nothing in memory fails
-	}
+func (m *memory) reap() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	_ = m.run(func(*embedded.Step) error { return nil }) // nothing in memory fails
 }
 
-// table is a Store as embedded.Table. The caller holds mu.
-type table Store
+// table is a memory as embedded.Table. The caller holds mu.
+type table memory
 
 func (t *table) Get(key string) (embedded.Record, bool, error) {
 	it, ok := t.items.Get(item{key: key})
@@ -188,7 +186,7 @@ func (s *Store) Register(ctx context.Context, key string, value []byte, o backen
 	if err != nil {
 		return nil, err
 	}
-	return embedded.NewLease((*keeper)(s), e, ttl), nil
+	return embedded.NewLease((*keeper)(s), s.session, e, ttl), nil
 }
 
 // keeper is a Store as embedded.Keeper.

@@ -10,11 +10,12 @@ import (
 // contender implements backend.Contender. Its variable fields are guarded by
 // locks.mu.
 type contender struct {
-	locks *Locks
-	queue *queue
-	id    string
-	place backend.Place
-	lease time.Duration
+	locks   *Locks
+	queue   *queue
+	session <-chan struct{}
+	id      string
+	place   backend.Place
+	lease   time.Duration
 
 	ready chan struct{} // closed on admission
 	gone  chan struct{} // closed when the place is free
@@ -46,12 +47,10 @@ func (c *contender) expire() {
 
 // left is why c has no place any more.
 func (c *contender) left() error {
-	select {
-	case <-c.locks.done:
+	if isClosed(c.session) {
 		return backend.ErrClosed
-	default:
-		return backend.ErrLockLost
 	}
+	return backend.ErrLockLost
 }
 
 // Wait implements backend.Contender.

@@ -27,7 +27,6 @@ type Feed struct {
 	last     backend.Revision // of the latest commit
 	watchers map[*Watcher]struct{}
 	advanced chan struct{} // closed when last grows; nil while nobody waits
-	closed   bool
 }
 
 // NewFeed returns a feed that begins after revision last and holds about limit
@@ -122,17 +121,13 @@ func (f *Feed) Since(rev backend.Revision) ([]*Commit, bool) {
 	return slices.Clone(f.ring[f.after(rev):]), true
 }
 
-// Wait waits until the feed has reached rev.
-func (f *Feed) Wait(ctx context.Context, rev backend.Revision) error {
+// Wait waits until the feed has reached rev. done ends it with ErrClosed.
+func (f *Feed) Wait(ctx context.Context, rev backend.Revision, done <-chan struct{}) error {
 	for {
 		f.mu.Lock()
 		if f.last >= rev {
 			f.mu.Unlock()
 			return nil
-		}
-		if f.closed {
-			f.mu.Unlock()
-			return backend.ErrClosed
 		}
 		if f.advanced == nil {
 			f.advanced = make(chan struct{})
@@ -141,26 +136,25 @@ func (f *Feed) Wait(ctx context.Context, rev backend.Revision) error {
 		f.mu.Unlock()
 		select {
 		case <-ch:
+		case <-done:
+			return backend.ErrClosed
 		case <-ctx.Done():
 			return backend.ContextError(ctx)
 		}
 	}
 }
 
-// Close ends all watchers with ErrClosed, and everybody who waits.
-func (f *Feed) Close() {
+// End ends with err the watchers of one session, or all with a nil done.
+func (f *Feed) End(done <-chan struct{}, err error) {
 	f.mu.Lock()
-	f.closed = true
-	watchers := make([]*Watcher, 0, len(f.watchers))
+	var watchers []*Watcher
 	for w := range f.watchers {
-		watchers = append(watchers, w)
-	}
-	if f.advanced != nil {
-		close(f.advanced)
-		f.advanced = nil
+		if done == nil || w.s.Session == done {
+			watchers = append(watchers, w)
+		}
 	}
 	f.mu.Unlock()
 	for _, w := range watchers {
-		w.end(backend.ErrClosed)
+		w.end(err)
 	}
 }

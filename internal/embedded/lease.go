@@ -20,20 +20,29 @@ type Keeper interface {
 // Lease implements backend.Lease. It is called by the revision of the write
 // that registered its key.
 type Lease struct {
-	keeper Keeper
-	key    string
-	ttl    time.Duration
-	id     backend.Revision
+	keeper  Keeper
+	session *Session
+	key     string
+	ttl     time.Duration
+	id      backend.Revision
 
 	mu    sync.Mutex
 	entry backend.Entry
 	ended bool // lost or released
 }
 
-// NewLease returns the lease that registered e, under a TTL of ttl.
-func NewLease(k Keeper, e backend.Entry, ttl time.Duration) *Lease {
-	return &Lease{keeper: k, key: e.Key, ttl: ttl, id: e.Revision, entry: e}
+// NewLease returns the lease of session s that registered e, under a TTL of ttl.
+func NewLease(k Keeper, s *Session, e backend.Entry, ttl time.Duration) *Lease {
+	l := &Lease{keeper: k, session: s, key: e.Key, ttl: ttl, id: e.Revision, entry: e}
+	s.add(l)
+	return l
 }
+
+// Key is the key that the lease keeps.
+func (l *Lease) Key() string { return l.key }
+
+// ID is the revision of the write that registered the key.
+func (l *Lease) ID() backend.Revision { return l.id }
 
 // Entry implements backend.Lease.
 func (l *Lease) Entry() backend.Entry {
@@ -51,12 +60,17 @@ func (l *Lease) over() bool {
 	return l.ended
 }
 
+func (l *Lease) finish() {
+	l.mu.Lock()
+	l.ended = true
+	l.mu.Unlock()
+	l.session.remove(l)
+}
+
 // note remembers a loss, which is final, and passes err on.
 func (l *Lease) note(err error) error {
 	if errors.Is(err, backend.ErrLeaseLost) {
-		l.mu.Lock()
-		l.ended = true
-		l.mu.Unlock()
+		l.finish()
 	}
 	return err
 }
@@ -96,9 +110,7 @@ func (l *Lease) Release(ctx context.Context) error {
 		err = nil
 	}
 	if err == nil {
-		l.mu.Lock()
-		l.ended = true
-		l.mu.Unlock()
+		l.finish()
 	}
 	return err
 }

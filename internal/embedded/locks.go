@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"iter"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -27,8 +28,6 @@ type Locks struct {
 	reserved uint64 // tokens up to this one may be given
 	ids      uint64
 	entered  uint64 // contenders in all queues
-	closed   bool
-	done     chan struct{}
 	timers   sync.WaitGroup
 }
 
@@ -40,7 +39,7 @@ const tokenBlock = 1024
 func NewLocks(minLease time.Duration, last uint64, reserve func(ctx context.Context, upTo uint64) error) *Locks {
 	return &Locks{
 		minLease: minLease, reserve: reserve, epoch: rand.Text(), last: last, reserved: last,
-		queues: map[string]*queue{}, done: make(chan struct{}),
+		queues: map[string]*queue{},
 	}
 }
 
@@ -52,15 +51,17 @@ type queue struct {
 	observers int
 }
 
-// Contend implements backend.Store.
-func (l *Locks) Contend(ctx context.Context, name string, o backend.ContendOptions) (backend.Contender, error) {
+// Contend implements backend.Store for the session whose Done is given.
+func (l *Locks) Contend(
+	ctx context.Context, session <-chan struct{}, name string, o backend.ContendOptions,
+) (backend.Contender, error) {
 	if err := backend.ContextError(ctx); err != nil {
 		return nil, err
 	}
 	now := time.Now()
 	for {
 		l.mu.Lock()
-		if l.closed {
+		if isClosed(session) {
 			l.mu.Unlock()
 			return nil, backend.ErrClosed
 		}
@@ -79,7 +80,7 @@ func (l *Locks) Contend(ctx context.Context, name string, o backend.ContendOptio
 	defer l.mu.Unlock()
 	q := l.queue(name)
 	c := &contender{
-		locks: l, queue: q, id: l.epoch + "." + strconv.FormatUint(l.ids, 36),
+		locks: l, queue: q, session: session, id: l.epoch + "." + strconv.FormatUint(l.ids, 36),
 		place: backend.Place{Shared: o.Shared, Slots: o.Slots}, value: clone(o.Value),
 		lease: max(o.Lease, l.minLease), renewed: now,
 		ready: make(chan struct{}), gone: make(chan struct{}), lost: make(chan struct{}),
@@ -226,8 +227,10 @@ func (l *Locks) unpin(c *contender) {
 	}
 }
 
-// Holders implements backend.Store.
-func (l *Locks) Holders(ctx context.Context, name string) iter.Seq2[backend.Holder, error] {
+// Holders implements backend.Store for the session whose Done is given.
+func (l *Locks) Holders(
+	ctx context.Context, session <-chan struct{}, name string,
+) iter.Seq2[backend.Holder, error] {
 	return func(yield func(backend.Holder, error) bool) {
 		l.mu.Lock()
 		q := l.queue(name)
@@ -241,12 +244,11 @@ func (l *Locks) Holders(ctx context.Context, name string) iter.Seq2[backend.Hold
 		}()
 		var last backend.Holder
 		for first := true; ctx.Err() == nil; {
-			l.mu.Lock()
-			if l.closed {
-				l.mu.Unlock()
+			if isClosed(session) {
 				yield(backend.Holder{}, backend.ErrClosed)
 				return
 			}
+			l.mu.Lock()
 			var h backend.Holder
 			if len(q.list) > 0 {
 				h = backend.Holder{Value: clone(q.list[0].value), Token: q.list[0].token}
@@ -265,25 +267,34 @@ func (l *Locks) Holders(ctx context.Context, name string) iter.Seq2[backend.Hold
 			}
 			select {
 			case <-changed:
-			case <-l.done:
+			case <-session:
 			case <-ctx.Done():
 			}
 		}
 	}
 }
 
-// Close ends all contenders and observers and waits for the timers.
-func (l *Locks) Close() {
+// End ends the contenders of one session, or all with a nil session.
+func (l *Locks) End(session <-chan struct{}) {
 	l.mu.Lock()
-	if !l.closed {
-		l.closed = true
-		close(l.done)
-		for _, q := range l.queues {
-			for _, c := range append([]*contender(nil), q.list...) {
+	defer l.mu.Unlock()
+	for _, q := range l.queues {
+		for _, c := range slices.Clone(q.list) {
+			if session == nil || c.session == session {
 				l.leave(c, true)
 			}
 		}
 	}
-	l.mu.Unlock()
-	l.timers.Wait()
+}
+
+// Wait waits for the timers of contenders that have left.
+func (l *Locks) Wait() { l.timers.Wait() }
+
+func isClosed(session <-chan struct{}) bool {
+	select {
+	case <-session:
+		return true
+	default:
+		return false
+	}
 }

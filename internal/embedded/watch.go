@@ -13,8 +13,9 @@ import (
 
 // Stream says what a watcher delivers.
 type Stream struct {
-	Store, Epoch, Root string // bind its tokens
-	Prefix             string // or, with Key, the key
+	Session            <-chan struct{} // whose it is; closed to end it with ErrClosed
+	Store, Epoch, Root string          // bind its tokens
+	Prefix             string          // or, with Key, the key
 	backend.WatchOptions
 
 	// From is the revision after which the stream begins. With Snapshot it
@@ -116,7 +117,7 @@ func (w *Watcher) register() error {
 		return w.err
 	default:
 	}
-	if f.closed {
+	if isClosed(w.s.Session) {
 		return backend.ErrClosed
 	}
 	if w.s.Resume != "" && w.pos > f.last {
