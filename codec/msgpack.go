@@ -3,7 +3,6 @@ package codec
 import (
 	"bytes"
 	"fmt"
-	"runtime"
 	"sync"
 
 	"github.com/vmihailenco/msgpack/v5"
@@ -60,14 +59,11 @@ func (c *msgpackCodec[T]) Decode(src []byte) (T, error) {
 }
 
 func (c *msgpackCodec[T]) decode(src []byte, v *T) (err error) {
-	// The library does not ask whether a key can be hashed before it puts it into a map[any]V.
+	// The library panics on some values that do not fit: nil for a time.Time, a key that cannot be hashed for a
+	// map[any]V, and it may on others. Whoever can write to the store must not be able to stop its readers.
 	defer func() {
 		if r := recover(); r != nil {
-			cause, ok := r.(runtime.Error)
-			if !ok {
-				panic(r)
-			}
-			err = fmt.Errorf("%w: %w", errShape, cause)
+			err = fmt.Errorf("%w: %v", errShape, r)
 		}
 	}()
 	d, _ := c.decoders.Get().(*msgpackDecoder)
