@@ -39,7 +39,7 @@ type hub struct {
 	last    Revision // the highest that was handed on
 	whole   Revision // up to which everything was handed on; a transaction's events share one revision
 	placed  bool     // last is known
-	syncing bool     // a request for progress is under way
+	syncing bool     // a request for progress is under way, or the upstream under repair
 	asked   []mark   // it will answer these
 	waiting []mark   // the next one will
 	// table has the revision of each key as of last, while a watch

@@ -36,8 +36,9 @@ func (h *hub) repair() bool {
 		}
 	}
 	h.last, h.whole, h.placed = 0, 0, false
+	// What was asked of the old upstream is asked of the new one.
 	h.waiting = append(h.asked, h.waiting...)
-	h.asked, h.syncing = nil, false
+	h.asked, h.syncing = nil, true
 	h.mu.Unlock()
 	if snapshots == 0 {
 		return false
@@ -71,6 +72,7 @@ func (h *hub) repair() bool {
 		}
 		sub.apart = false
 	}
+	h.syncing = false
 	h.askNext()
 	return true
 }

@@ -192,6 +192,8 @@ func (s *subscription) push(q queued) {
 	if q.mark != 0 {
 		if s.opening == q.mark {
 			s.opening = 0
+			// What came between attach and the request goes too.
+			s.queue, s.lagging, s.dirty, s.ended = queue{}, false, nil, nil
 			if s.h.lossless {
 				s.from = q.Revision
 			}
