@@ -118,7 +118,8 @@ func cases() []testCase {
 	var all []testCase
 	for _, part := range [][]testCase{
 		keyCases(), valueCases(), revisionCases(), conditionCases(), readCases(), listCases(),
-		watchCases(), txnCases(), ttlCases(), leaseCases(), contendCases(),
+		watchCases(), streamCases(), resumeCases(), foreignCases(), txnCases(), ttlCases(), leaseCases(), contendCases(),
+		contextCases(), lifeCases(),
 	} {
 		all = append(all, part...)
 	}
