@@ -27,7 +27,7 @@ type member struct {
 	ports []int  // of 127.0.0.1
 }
 
-func (m *member) addr(port int) string { return fmt.Sprintf("127.0.0.1:%d", m.ports[port]) }
+func (m *member) addr(port int) string { return loopback(m.ports[port]) }
 
 func programOf(s Store) (program, error) {
 	switch s {
