@@ -25,9 +25,11 @@ var errExited = errors.New("server exited")
 
 // A node is one server process, or the place of one.
 type node struct {
-	member
-	prog program
-	argv []string
+	*member
+	cluster *cluster
+	index   int // in the cluster
+	prog    program
+	argv    []string
 
 	mu   sync.Mutex
 	proc *process // nil before the first start
@@ -35,12 +37,11 @@ type node struct {
 
 func (n *node) logFile() string { return filepath.Join(n.dir, "server.log") }
 
-// start runs the server and returns its version once it serves.
-func (n *node) start(ctx context.Context) (version string, err error) {
-	proc, err := n.launch()
-	if err != nil {
-		return "", err
-	}
+// await returns the server's version once it serves. It has been started before.
+func (n *node) await(ctx context.Context) (version string, err error) {
+	n.mu.Lock()
+	proc := n.proc
+	n.mu.Unlock()
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
 	const shortest, longest = 20 * time.Millisecond, 250 * time.Millisecond
@@ -69,28 +70,29 @@ func (n *node) start(ctx context.Context) (version string, err error) {
 func (n *node) probe(ctx context.Context) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
 	defer cancel()
-	return n.prog.probe(ctx, n.addr(0))
+	return n.prog.probe(ctx, n.cluster, n.index)
 }
 
-func (n *node) launch() (*process, error) {
+// start runs the server's process.
+func (n *node) start() error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.proc != nil && n.proc.running() {
-		return nil, errors.New("node is running already")
+		return errors.New("node is running already")
 	}
 	log, err := os.OpenFile(n.logFile(), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer log.Close() // the process has its own copy
 	cmd := exec.Command(n.argv[0], n.argv[1:]...)
 	cmd.Dir, cmd.Stdout, cmd.Stderr = n.dir, log, log
 	proc, err := startProcess(cmd)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	n.proc = proc
-	return proc, nil
+	return nil
 }
 
 // running returns the process, or nil if there is none.
