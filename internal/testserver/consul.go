@@ -1,6 +1,7 @@
 package testserver
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net/http"
@@ -65,7 +66,7 @@ func (consul) configure(c *cluster, i int) ([]string, error) {
 func (consul) probe(ctx context.Context, c *cluster, i int) (string, error) {
 	addr := c.members[i].addr(0)
 	var self struct {
-		Config struct{ Version string }
+		Config struct{ NodeName, Version string }
 	}
 	if err := c.call(ctx, http.MethodGet, addr, "/v1/agent/self", c.admin.Token, nil, &self); err != nil {
 		return "", err
@@ -79,8 +80,8 @@ func (consul) probe(ctx context.Context, c *cluster, i int) (string, error) {
 		known[n.Node] = true
 	}
 	for _, m := range c.members {
-		if !known[m.name] {
-			return "", fmt.Errorf("the catalog does not hold %s yet", m.name)
+		if name := cmp.Or(m.name, self.Config.NodeName); !known[name] {
+			return "", fmt.Errorf("the catalog does not hold %s yet", name)
 		}
 	}
 	return self.Config.Version, nil

@@ -44,13 +44,25 @@ func (n *node) await(ctx context.Context) (version string, err error) {
 	n.mu.Unlock()
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
+	version, err = n.serves(ctx, proc.done, proc.running)
+	switch {
+	case errors.Is(err, errExited):
+		err = fmt.Errorf("%w (%v); its log ends:\n%s", err, proc.cmd.ProcessState, n.logTail())
+	case err != nil:
+		err = fmt.Errorf("server does not serve: %w; its log ends:\n%s", err, n.logTail())
+	}
+	return version, err
+}
+
+// serves probes the server until it serves, has exited or ctx ends.
+func (n *node) serves(ctx context.Context, exited <-chan struct{}, running func() bool) (version string, err error) {
 	const shortest, longest = 20 * time.Millisecond, 250 * time.Millisecond
 	answers := 0
 	for wait := shortest; ; wait = min(2*wait, longest) {
 		version, err = n.probe(ctx)
 		if err != nil {
 			answers = 0
-		} else if answers++; answers == 2 && proc.running() {
+		} else if answers++; answers == 2 && running() {
 			// Twice in a row: a leader that has just been elected may be on the way out again, and somebody else may answer
 			// on the port of a server that has failed to get it and is about to exit.
 			return version, nil
@@ -58,10 +70,10 @@ func (n *node) await(ctx context.Context) (version string, err error) {
 			wait = shortest
 		}
 		select {
-		case <-proc.done:
-			return "", fmt.Errorf("%w (%v); its log ends:\n%s", errExited, proc.cmd.ProcessState, n.logTail())
+		case <-exited:
+			return "", errExited
 		case <-ctx.Done():
-			return "", fmt.Errorf("server does not serve: %w (%v); its log ends:\n%s", context.Cause(ctx), err, n.logTail())
+			return "", fmt.Errorf("%w (%v)", context.Cause(ctx), err)
 		case <-time.After(wait):
 		}
 	}

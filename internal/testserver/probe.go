@@ -15,6 +15,22 @@ import (
 // probeTimeout bounds one probe: a paused or hanging server must not eat the whole start.
 const probeTimeout = 2 * time.Second
 
+// Await returns the version of a server in default configuration at addr (host:port), which somebody else has started,
+// once it takes reads and writes. It gives up when ctx ends.
+func Await(ctx context.Context, store Store, addr string) (version string, err error) {
+	spec := Spec{Store: store}
+	prog, err := programOf(spec)
+	if err != nil {
+		return "", err
+	}
+	n := node{prog: prog, cluster: &cluster{spec: spec, members: []member{{elsewhere: addr}}}}
+	version, err = n.serves(ctx, nil, func() bool { return true })
+	if err != nil {
+		return "", fmt.Errorf("testserver: %s at %s does not serve: %w", store, addr, err)
+	}
+	return version, nil
+}
+
 // call sends one HTTP request to addr, with token if the server wants one, and decodes the answer into the last argument
 // unless that is nil. It has a connection of its own, so that no goroutine stays behind.
 func (c *cluster) call(ctx context.Context, method, addr, path, token string, body, into any) error {

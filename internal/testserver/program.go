@@ -40,12 +40,19 @@ type cluster struct {
 
 // A member is the place of one node: what survives its process.
 type member struct {
-	name  string
+	name  string // "" if somebody else has given it one
 	dir   string // exists; the program makes what it needs below it
 	ports []int  // of 127.0.0.1
+
+	elsewhere string // the one address of a server that is not ours
 }
 
-func (m *member) addr(port int) string { return loopback(m.ports[port]) }
+func (m *member) addr(port int) string {
+	if m.elsewhere != "" {
+		return m.elsewhere
+	}
+	return loopback(m.ports[port])
+}
 
 // firstPorts returns the address of each member's first port.
 func (c *cluster) firstPorts() []string {
