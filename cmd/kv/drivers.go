@@ -1,0 +1,6 @@
+package main
+
+import "github.com/polykv/kv"
+
+// drivers is what the command can open.
+func drivers() kv.Drivers { return kv.Drivers{} }
