@@ -60,7 +60,7 @@ func (n *node) start(ctx context.Context) (version string, err error) {
 		case <-proc.done:
 			return "", fmt.Errorf("%w (%v); its log ends:\n%s", errExited, proc.cmd.ProcessState, n.logTail())
 		case <-ctx.Done():
-			return "", fmt.Errorf("server does not serve: %w (%v); its log ends:\n%s", context.Cause(ctx), err, n.logTail())
+			return "", fmt.Errorf("server does not serve: %w (%w); its log ends:\n%s", context.Cause(ctx), err, n.logTail())
 		case <-time.After(wait):
 		}
 	}
