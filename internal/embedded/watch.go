@@ -16,6 +16,9 @@ type Stream struct {
 	Session            <-chan struct{} // whose it is; closed to end it with ErrClosed
 	Store, Epoch, Root string          // bind its tokens
 	Prefix             string          // or, with Key, the key
+	// Known, if not nil, reports whether a token of an epoch other than Epoch
+	// is of this store's past, too.
+	Known func(epoch string, rev backend.Revision) bool
 	backend.WatchOptions
 
 	// From is the revision after which the stream begins. With Snapshot it
@@ -53,6 +56,7 @@ type Watcher struct {
 
 	// Of the goroutine in Next.
 	existing []backend.Entry
+	listed   map[string]backend.Revision // of entries that were adopted while they were listed
 	listing  bool
 	lastKey  string
 	queue    []pending
@@ -137,7 +141,7 @@ func (w *Watcher) resume() error {
 	if err != nil {
 		return err
 	}
-	if p.Epoch != w.s.Epoch {
+	if p.Epoch != w.s.Epoch && (w.s.Known == nil || !w.s.Known(p.Epoch, p.Revision)) {
 		return fmt.Errorf("%w: resume token is of another epoch of the store", backend.ErrHistoryLost)
 	}
 	w.pos = p.Revision
@@ -256,6 +260,12 @@ func (w *Watcher) nextExisting(ctx context.Context) (backend.Event, bool, error)
 	w.existing[0] = backend.Entry{}
 	w.existing = w.existing[1:]
 	w.lastKey = e.Key
+	if e.Revision > w.s.From {
+		if w.listed == nil {
+			w.listed = map[string]backend.Revision{}
+		}
+		w.listed[e.Key] = e.Revision
+	}
 	return backend.Event{Kind: backend.Existing, Entry: e}, true, nil
 }
 
@@ -336,7 +346,8 @@ func (w *Watcher) takeFromLog(ctx context.Context) error {
 func (w *Watcher) enqueue(c *Commit) {
 	first := len(w.queue)
 	for i := range c.Changes {
-		if c.Revision == w.skip.rev && i < w.skip.index || !w.coversKey(c.Changes[i].Key) {
+		key := c.Changes[i].Key
+		if c.Revision == w.skip.rev && i < w.skip.index || !w.coversKey(key) || c.Revision <= w.listed[key] {
 			continue
 		}
 		w.queue = append(w.queue, pending{&c.Changes[i], w.position(c.Revision, strconv.Itoa(i+1))})
@@ -357,7 +368,7 @@ func (w *Watcher) pop() backend.Event {
 		ev.Entry = backend.Entry{Key: p.change.Key, Revision: p.change.Revision}
 	}
 	ev.Value = clone(ev.Value)
-	if w.s.Prev && p.change.Prev.Revision != 0 {
+	if w.s.Prev && p.change.Prev.Revision != 0 && !p.change.PrevLost {
 		prev := p.change.Prev.Entry(p.change.Key)
 		prev.Value = clone(prev.Value)
 		ev.Prev = &prev
