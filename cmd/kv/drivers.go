@@ -1,6 +1,9 @@
 package main
 
-import "github.com/polykv/kv"
+import (
+	"github.com/polykv/kv"
+	"github.com/polykv/kv/backend/boltkv"
+)
 
 // drivers is what the command can open.
-func drivers() kv.Drivers { return kv.Drivers{} }
+func drivers() kv.Drivers { return kv.Drivers{boltkv.Driver{}} }
