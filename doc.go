@@ -31,7 +31,7 @@
 // # Keys
 //
 // A key is UTF-8 segments joined by slashes; leading, trailing and doubled
-// slashes are removed. Every other byte but NUL is allowed on every store:
+// slashes are removed. Every character but NUL is allowed on every store:
 // what a store refuses is escaped, and only that. A prefix ends at a slash:
 // "foo" covers "foo/bar", neither "foobar" nor "foo". A key can hold a value
 // and have others below it.
