@@ -12,6 +12,7 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"flag"
 	"fmt"
@@ -27,7 +28,7 @@ import (
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	a := app{
-		drivers: drivers(),
+		drivers: drivers,
 		env:     os.Getenv,
 		stdin:   os.Stdin,
 		stdout:  os.Stdout,
@@ -40,7 +41,7 @@ func main() {
 
 // app is the command with what it touches of the outside.
 type app struct {
-	drivers kv.Drivers
+	drivers func(*tls.Config) kv.Drivers
 	env     func(string) string
 	stdin   io.Reader
 	stdout  io.Writer
@@ -49,6 +50,7 @@ type app struct {
 	url     string
 	prefix  string
 	timeout time.Duration
+	tls     security
 }
 
 // command is one of the commands. Its flags are read by run.
@@ -59,10 +61,17 @@ type command struct {
 	flags             func(*flag.FlagSet) func(context.Context, *app, *kv.Store, []string) error
 }
 
-const usage = `usage: kv [-url URL] [-prefix PREFIX] [-timeout D] COMMAND [OPTION…] [ARG…]
+const usage = `usage: kv [OPTION…] COMMAND [OPTION…] [ARG…]
 
-The store's URL can stand in KV_URL as well, which keeps a password in it out of the process list:
+options, and the variables that they can stand in:
+  -url URL      KV_URL         the store; the variable keeps a password out of the list of processes
+  -prefix P     KV_PREFIX      keep to what lies below P
+  -timeout D                   how long a command may take, watch excepted; 10s unless given, 0 is no limit
+  -cacert FILE  KV_TLS_CACERT  use TLS, and trust the certificates in FILE
+  -cert FILE    KV_TLS_CERT    use TLS, and show this certificate
+  -key FILE     KV_TLS_KEY     its key
 
+stores:
   etcd://host:2379,host:2379/root    consul://host:8500/root    zookeeper://host:2181,host:2181/root
   redis://:password@host:6379/root   bolt:///path/to/file.db
 
@@ -100,6 +109,9 @@ func (a *app) try(ctx context.Context, args []string) error {
 	top.SetOutput(io.Discard)
 	top.StringVar(&a.url, "url", a.env("KV_URL"), "")
 	top.StringVar(&a.prefix, "prefix", a.env("KV_PREFIX"), "")
+	top.StringVar(&a.tls.ca, "cacert", a.env("KV_TLS_CACERT"), "")
+	top.StringVar(&a.tls.cert, "cert", a.env("KV_TLS_CERT"), "")
+	top.StringVar(&a.tls.key, "key", a.env("KV_TLS_KEY"), "")
 	top.DurationVar(&a.timeout, "timeout", 10*time.Second, "")
 	if err := top.Parse(args); err != nil {
 		if errors.Is(err, flag.ErrHelp) {
@@ -146,7 +158,11 @@ func (a *app) command(ctx context.Context, c command, args []string) error {
 		ctx, cancel = context.WithTimeout(ctx, a.timeout)
 		defer cancel()
 	}
-	s, err := a.drivers.Open(ctx, a.url, kv.Prefix(a.prefix))
+	conf, err := a.tls.config()
+	if err != nil {
+		return err
+	}
+	s, err := a.drivers(conf).Open(ctx, a.url, kv.Prefix(a.prefix))
 	if err != nil {
 		return err
 	}

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"fmt"
 	"strings"
 	"testing"
@@ -28,7 +29,7 @@ func (d memDriver) Open(context.Context, backend.URL) (backend.Store, error) { r
 // shell runs commands on one store, whose URL is url.
 type shell struct {
 	t       *testing.T
-	drivers kv.Drivers
+	drivers func(*tls.Config) kv.Drivers
 	url     string
 }
 
@@ -39,7 +40,7 @@ func memory(t *testing.T) shell {
 			t.Error(err)
 		}
 	})
-	return shell{t, kv.Drivers{memDriver{s}}, "mem://"}
+	return shell{t, func(*tls.Config) kv.Drivers { return kv.Drivers{memDriver{s}} }, "mem://"}
 }
 
 func (sh shell) env(name string) string { return map[string]string{"KV_URL": sh.url}[name] }

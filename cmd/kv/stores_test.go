@@ -14,5 +14,5 @@ var stores = map[string]func(*testing.T) shell{"memory": memory, "bolt": bolt}
 func bolt(t *testing.T) shell {
 	path := filepath.ToSlash(filepath.Join(t.TempDir(), "kv.db"))
 	u := url.URL{Scheme: "bolt", Path: "/" + strings.TrimPrefix(path, "/")}
-	return shell{t, drivers(), u.String()}
+	return shell{t, drivers, u.String()}
 }
