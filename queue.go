@@ -100,9 +100,6 @@ func (q *queue) startMerging() {
 	}
 }
 
-// merging reports whether the queue holds one event for each key at most.
-func (q *queue) merging() bool { return q.index != nil }
-
 // merge folds e into the event at i, which is of the same key. The result
 // takes a reader from the state before i to the state after e.
 func (q *queue) merge(i int, e queued) {
