@@ -491,6 +491,17 @@ func contendCases() []testCase {
 			},
 		},
 		{
+			name: "R34,R42/CrossProcessLock: clients that share nothing but the server exclude each other",
+			why:  "unset: they share a process too, and exclude each other there",
+			run: func(e *env) {
+				var queue []backend.Contender
+				for range 3 {
+					queue = append(queue, e.contend(e.open(), "l", backend.ContendOptions{}))
+				}
+				e.oneByOne(queue)
+			},
+		},
+		{
 			name: "R2,R30/every canonical key is the name of a lock of its own",
 			run: func(e *env) {
 				for _, name := range nastyKeys() {
