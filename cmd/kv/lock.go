@@ -44,8 +44,10 @@ func locked(fs *flag.FlagSet) do {
 		if e := held.Unlock(ctx); e != nil && !errors.Is(e, kv.ErrLockLost) {
 			err = errors.Join(err, e)
 		}
-		// That the lock was lost matters more than how the command took it.
-		return errors.Join(held.Err(), err)
+		if lost := held.Err(); lost != nil {
+			return lost // which matters more than how the command took it
+		}
+		return err
 	}
 }
 
