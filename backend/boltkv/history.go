@@ -44,17 +44,13 @@ func (h *History) withDefaults() *History {
 	return &w
 }
 
-// The history bucket holds one value for each commit, under its revision.
-// trimmedKey, which is longer than a revision and so comes after none of them
-// in a range of revisions, holds what was let go: everything above its revision
-// is there.
-//
-//	"trimmed" → revision, commits, bytes (of those that are there)
-var trimmedKey = []byte("\xfftrimmed")
+// The history bucket holds one value for each commit, under its revision of
+// eight bytes, and kept under summaryKey, which is longer and comes after them.
+var summaryKey = []byte("\xff\xff\xff\xff\xff\xff\xff\xffkept")
 
-// kept is the value of trimmedKey.
+// kept is what is in the history.
 type kept struct {
-	floor   backend.Revision
+	floor   backend.Revision // every commit above it is there
 	commits int64
 	bytes   int64
 }
@@ -84,7 +80,7 @@ func historyKey(rev backend.Revision) []byte {
 
 // lastRevision is the last one in the history; 0 for none.
 func lastRevision(c *bbolt.Cursor) backend.Revision {
-	k, _ := c.Seek(trimmedKey)
+	k, _ := c.Seek(summaryKey)
 	if k == nil {
 		k, _ = c.Last()
 	} else {
@@ -103,7 +99,7 @@ func (e *engine) record(t *table) error {
 	if h == nil || len(commits) == 0 {
 		return nil
 	}
-	k, err := parseKept(t.history.Get(trimmedKey))
+	k, err := parseKept(t.history.Get(summaryKey))
 	if err != nil {
 		return err
 	}
@@ -127,16 +123,17 @@ func (e *engine) record(t *table) error {
 	if err := t.trim(h, &k); err != nil {
 		return err
 	}
-	return t.write(t.history.Put(trimmedKey, k.append(nil)))
+	return t.write(t.history.Put(summaryKey, k.append(nil)))
 }
 
 func (t *table) forgetHistory() error {
-	if err := t.meta.DeleteBucket([]byte(historyName)); err != nil {
-		return t.write(err)
+	c := t.history.Cursor()
+	for k, _ := c.First(); k != nil; k, _ = c.First() {
+		if err := t.write(c.Delete()); err != nil {
+			return err
+		}
 	}
-	var err error
-	t.history, err = t.meta.CreateBucket([]byte(historyName))
-	return t.write(err)
+	return nil
 }
 
 func (t *table) trim(h *History, k *kept) error {
@@ -191,7 +188,7 @@ func (e *engine) replay(ctx context.Context, rev backend.Revision) (commits []*e
 	if err := e.awaitPublished(ctx, st, b); err != nil {
 		return nil, err
 	}
-	k, err := parseKept(b.history.Get(trimmedKey))
+	k, err := parseKept(b.history.Get(summaryKey))
 	if err != nil {
 		return nil, err
 	}

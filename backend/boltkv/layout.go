@@ -4,24 +4,29 @@ import (
 	"encoding/binary"
 	"fmt"
 	"hash/crc32"
+	"slices"
 	"strings"
 	"unsafe"
 
 	"go.etcd.io/bbolt"
 
 	"github.com/polykv/kv/backend"
-	"github.com/polykv/kv/internal/embedded"
 	"github.com/polykv/kv/internal/keys"
 )
 
-// The bookkeeping bucket. Its sequence is the store's revision.
+// The bookkeeping is in buckets beside the root's. The first one, whose name is
+// Options.Meta, is kept small: see recordWriter. Its sequence is the store's
+// revision. The others' names are its name and a suffix.
 const (
-	schemaKey      = "schema"      // → schemaVersion
-	generationsKey = "generations" // → who has written, see generation
-	fenceKey       = "fence"       // → the fencing token, big endian, up to which some may have been given
-	recordsName    = "records"     // key → what is known of the value beside it
-	expiriesName   = "expiries"    // deadline in ms, big endian, and key → nothing
-	historyName    = "history"     // revision, big endian → commit
+	schemaKey = "schema" // → schemaVersion
+	ownerKey  = "owner"  // → the last generation
+	fenceKey  = "fence"  // → the fencing token, big endian, up to which some may have been given
+	recentKey = "recent" // → the latest records
+
+	recordsSuffix     = "/records"     // key → record
+	expiriesSuffix    = "/expiries"    // deadline in ms, big endian, and key → nothing
+	historySuffix     = "/history"     // revision, big endian → commit
+	generationsSuffix = "/generations" // number, big endian → generation
 
 	schemaVersion = "1"
 )
@@ -36,8 +41,9 @@ const maxKey = bbolt.MaxKeySize - 8
 
 // layout is where the buckets of one root are: paths of nested buckets.
 type layout struct {
-	root       string
-	data, meta [][]byte
+	root                                    string
+	data, meta                              [][]byte
+	records, expiries, history, generations [][]byte // beside meta
 }
 
 // layoutOf reads the options. Its error is reported by every call, because New
@@ -51,6 +57,8 @@ func layoutOf(root, meta string) (layout, error) {
 		meta = space.Meta()
 	}
 	l := layout{root: root, data: bucketPath(root), meta: bucketPath(meta)}
+	l.records, l.expiries = l.beside(recordsSuffix), l.beside(expiriesSuffix)
+	l.history, l.generations = l.beside(historySuffix), l.beside(generationsSuffix)
 	for _, path := range [][][]byte{l.data, l.meta} {
 		for _, name := range path {
 			if len(name) == 0 || len(name) > bbolt.MaxKeySize {
@@ -73,7 +81,17 @@ func bucketPath(s string) (path [][]byte) {
 
 // buckets are those of one transaction; nil where there is none yet.
 type buckets struct {
-	data, meta, records, expiries, history *bbolt.Bucket
+	data, meta, records, expiries, history, generations *bbolt.Bucket
+
+	recent []byte // the value of recentKey as the transaction began
+}
+
+// beside is the path of the bookkeeping bucket with a suffix.
+func (l layout) beside(suffix string) [][]byte {
+	path := slices.Clone(l.meta)
+	last := len(path) - 1
+	path[last] = append(slices.Clip(path[last]), suffix...)
+	return path
 }
 
 // bucketHolder is a transaction or a bucket.
@@ -119,11 +137,11 @@ func (l layout) open(tx *bbolt.Tx) (b buckets, err error) {
 	default:
 		return b, fmt.Errorf("%w: schema %q in bucket %q", backend.ErrCorrupt, v, l.meta)
 	}
-	b.records = b.meta.Bucket([]byte(recordsName))
-	b.expiries = b.meta.Bucket([]byte(expiriesName))
-	b.history = b.meta.Bucket([]byte(historyName))
-	if b.records == nil || b.expiries == nil || b.history == nil {
-		return b, fmt.Errorf("%w: bucket %q is incomplete", backend.ErrCorrupt, l.meta)
+	b.recent = b.meta.Get([]byte(recentKey))
+	b.records, b.expiries = find(tx, l.records), find(tx, l.expiries)
+	b.history, b.generations = find(tx, l.history), find(tx, l.generations)
+	if b.records == nil || b.expiries == nil || b.history == nil || b.generations == nil {
+		return b, fmt.Errorf("%w: buckets beside %q are missing", backend.ErrCorrupt, l.meta)
 	}
 	return b, nil
 }
@@ -145,10 +163,14 @@ func (l layout) create(tx *bbolt.Tx) (buckets, error) {
 	if b.meta, err = create(tx, l.meta); err != nil {
 		return b, err
 	}
-	for name, to := range map[string]**bbolt.Bucket{
-		recordsName: &b.records, expiriesName: &b.expiries, historyName: &b.history,
+	for _, c := range []struct {
+		path [][]byte
+		to   **bbolt.Bucket
+	}{
+		{l.records, &b.records}, {l.expiries, &b.expiries},
+		{l.history, &b.history}, {l.generations, &b.generations},
 	} {
-		if *to, err = b.meta.CreateBucket([]byte(name)); err != nil {
+		if *c.to, err = create(tx, c.path); err != nil {
 			return b, err
 		}
 	}
@@ -166,49 +188,9 @@ func (b buckets) revision() backend.Revision {
 	return backend.Revision(b.meta.Sequence())
 }
 
-// record is the side of an entry that is kept beside its value.
-type record struct {
-	embedded.Record        // without Value
-	sum             uint32 // of the value, to notice what others write over it
-}
-
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 func checksum(value []byte) uint32 { return crc32.Checksum(value, castagnoli) }
-
-// Records are 20 bytes, and 36 for a key that expires.
-const (
-	shortRecord = 8 + 8 + 4
-	longRecord  = shortRecord + 8 + 8
-)
-
-func (r record) append(b []byte) []byte {
-	b = binary.BigEndian.AppendUint64(b, uint64(r.Revision))
-	b = binary.BigEndian.AppendUint64(b, uint64(r.Created))
-	b = binary.BigEndian.AppendUint32(b, r.sum)
-	if r.Deadline != 0 {
-		b = binary.BigEndian.AppendUint64(b, uint64(r.Deadline))
-		b = binary.BigEndian.AppendUint64(b, uint64(r.Lease))
-	}
-	return b
-}
-
-func parseRecord(b []byte) (r record, err error) {
-	if len(b) != shortRecord && len(b) != longRecord {
-		return r, fmt.Errorf("%w: a record of %d bytes", backend.ErrCorrupt, len(b))
-	}
-	r.Revision = backend.Revision(binary.BigEndian.Uint64(b))
-	r.Created = backend.Revision(binary.BigEndian.Uint64(b[8:]))
-	r.sum = binary.BigEndian.Uint32(b[16:])
-	if len(b) == longRecord {
-		r.Deadline = int64(binary.BigEndian.Uint64(b[20:]))
-		r.Lease = backend.Revision(binary.BigEndian.Uint64(b[28:]))
-	}
-	if r.Revision == 0 || r.Created == 0 || r.Created > r.Revision {
-		return r, fmt.Errorf("%w: a record of revision %d, created at %d", backend.ErrCorrupt, r.Revision, r.Created)
-	}
-	return r, nil
-}
 
 // expiryKey is the key of the index of expiries.
 func expiryKey(deadline int64, key string) []byte {

@@ -61,6 +61,7 @@ func newStore(db *bbolt.DB, owned bool, o Options) *Store {
 	o.WatchBuffer = cmp.Or(o.WatchBuffer, 4<<20)
 	o.History = o.History.withDefaults()
 	e := &engine{db: db, owned: owned, o: o, log: o.Logger, id: newGeneration()}
+	e.commits.wake, e.commits.stop = make(chan struct{}, 1), make(chan struct{})
 	e.limits = embedded.Limits{
 		Key:   min(cmp.Or(o.MaxKeyBytes, maxKey), maxKey),
 		Value: min(cmp.Or(o.MaxValueBytes, 16<<20), bbolt.MaxValueSize),
@@ -93,7 +94,10 @@ func (e *engine) client() *Store {
 }
 
 // DB returns the database. It must not be closed while the store is used.
-func (s *Store) DB() *bbolt.DB { return s.db }
+func (s *Store) DB() *bbolt.DB {
+	s.commits.exposed.Store(true)
+	return s.db
+}
 
 // Capabilities implements backend.Store.
 func (s *Store) Capabilities() backend.Capabilities {

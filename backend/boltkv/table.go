@@ -12,9 +12,11 @@ import (
 // what other programs did to a key before anything is done on top of it.
 type table struct {
 	buckets
-	step  *embedded.Step
-	alarm *embedded.Alarm
-	dirty bool // something was written
+	sides   recordWriter
+	step    *embedded.Step
+	alarm   *embedded.Alarm
+	dirty   bool     // something was written
+	touched []string // keys whose records were
 }
 
 // write notes that the transaction is worth a commit, and marks an error as
@@ -30,7 +32,7 @@ func (t *table) write(err error) error {
 // Get implements embedded.Table. The record is a copy.
 func (t *table) Get(key string) (embedded.Record, bool, error) {
 	k := readOnly(key)
-	value, side := t.data.Get(k), t.records.Get(k)
+	value, side := t.data.Get(k), t.sides.get(k)
 	if value == nil && side == nil {
 		if t.data.Bucket(k) != nil {
 			return embedded.Record{}, false, fmt.Errorf("%w: a nested bucket has the name of this key", backend.ErrInvalid)
@@ -106,7 +108,8 @@ func (t *table) set(key string, r, old embedded.Record) error {
 		}
 	}
 	side := record{Record: r, sum: checksum(r.Value)}.append(make([]byte, 0, longRecord))
-	return t.write(t.records.Put(readOnly(key), side))
+	t.touched = append(t.touched, key)
+	return t.write(t.sides.put(key, side))
 }
 
 // Remove implements embedded.Table.
@@ -122,7 +125,8 @@ func (t *table) Remove(key string, old embedded.Record) error {
 			return t.write(err)
 		}
 	}
-	return t.write(t.records.Delete(k))
+	t.touched = append(t.touched, key)
+	return t.write(t.sides.put(key, nil))
 }
 
 // NextRevision implements embedded.Table.
