@@ -40,7 +40,7 @@ func (e Escaper) Encode(key string) string {
 // EncodedLen returns len(Encode(key)), to be compared with the store's limit. It is at most MaxExpansion times
 // len(key). It does not allocate.
 func (e Escaper) EncodedLen(key string) int {
-	if e.rules == verbatim {
+	if e.rules == verbatim || plain(key) {
 		return len(key)
 	}
 	n := len(key)
@@ -56,7 +56,7 @@ func (e Escaper) Decode(native string) (key string, ok bool) {
 	if !IsCanonical(native) {
 		return "", false
 	}
-	if e.rules == verbatim {
+	if e.rules == verbatim || plain(native) {
 		return native, true
 	}
 	if !strings.Contains(native, introducer) {
@@ -171,6 +171,20 @@ func (e Escaper) encodesTo(segment, native string) bool {
 		i += width
 	}
 	return native == ""
+}
+
+// plain reports whether a canonical key obviously needs no escape in any store. Most keys are plain, and this is much
+// faster than asking for each character.
+func plain(key string) bool {
+	for i := range len(key) {
+		switch c := key[i]; {
+		case c <= ' ' || c >= 0x7F || c == '=' || c == '%':
+			return false
+		case c == '.' && (i == 0 || key[i-1] == '/'):
+			return false
+		}
+	}
+	return true
 }
 
 // mustEscape reports whether the character r of width bytes at segment[i:] has to be escaped.
