@@ -44,13 +44,24 @@ func (s *Store) list(ctx context.Context, prefix string, o backend.ListOptions, 
 	if err != nil {
 		return err
 	}
+	if o.KeysOnly {
+		r.KeysOnly = s.noTTL(ctx, prefix)
+	}
 	return s.scan(ctx, r, func(kvs []*mvccpb.KeyValue) bool {
 		horizon := s.horizon()
 		for _, kv := range kvs {
 			if expired(kv.Lease, horizon) {
 				continue
 			}
-			if key, ok := s.key(kv.Key); ok && !emit(entry(key, kv)) {
+			key, ok := s.key(kv.Key)
+			if !ok {
+				continue
+			}
+			e := entry(key, kv)
+			if o.KeysOnly {
+				e.Value = nil
+			}
+			if !emit(e) {
 				return false
 			}
 		}
@@ -82,6 +93,31 @@ func (s *Store) listRange(ctx context.Context, prefix string, o backend.ListOpti
 		return &pb.ResponseHeader{Revision: rev}, err
 	})
 	return r, err
+}
+
+// noTTL reports whether the server has no lease at all of this library's TTL
+// entries. If so, a list can do without the leases of the keys: since 3.7 they
+// are missing from answers without values (see peek), and with them what has
+// expired and when the rest will. It says no when it does not know.
+//
+// The order makes it exact: whatever a read that begins later than here can
+// see of the past was bound to its lease before the revision read first, and
+// what is bound to one later has not expired.
+func (s *Store) noTTL(ctx context.Context, prefix string) bool {
+	before, err := s.current(ctx, s.probeKey(prefix))
+	if err != nil {
+		return false
+	}
+	resp, err := call(ctx, s, reads, s.leases.LeaseLeases, &pb.LeaseLeasesRequest{})
+	if err != nil || resp.Header.Revision < before {
+		return false // a member that lags may not know a lease yet
+	}
+	for _, l := range resp.Leases {
+		if _, ok := expiry(l.ID); ok {
+			return false
+		}
+	}
+	return true
 }
 
 // Whether the server has RangeStream, which came with etcd 3.7.
@@ -187,12 +223,12 @@ const valueBatch = 32
 // listChildren skips over directories: their names cost one request each, or
 // less, however much is in them.
 func (s *Store) listChildren(ctx context.Context, prefix string, o backend.ListOptions, emit func(backend.Entry) bool) error {
-	withValues := !o.KeysOnly
-	o.KeysOnly = true
 	r, err := s.listRange(ctx, prefix, o)
 	if err != nil {
 		return err
 	}
+	r.KeysOnly = s.noTTL(ctx, prefix)
+	withValues := !o.KeysOnly && r.KeysOnly
 	for r.Limit = firstPage; len(r.RangeEnd) == 1 || bytes.Compare(r.Key, r.RangeEnd) < 0; {
 		resp, err := call(ctx, s, reads, s.kv.Range, r)
 		if err != nil {
@@ -214,7 +250,11 @@ func (s *Store) listChildren(ctx context.Context, prefix string, o backend.ListO
 			}
 			child, deeper, _ := keys.Child(prefix, key)
 			if !deeper {
-				found = append(found, entry(key, kv))
+				e := entry(key, kv)
+				if o.KeysOnly {
+					e.Value = nil
+				}
+				found = append(found, e)
 				continue
 			}
 			found = append(found, backend.Entry{Key: child + "/"})
@@ -267,7 +307,7 @@ func (s *Store) fillValues(ctx context.Context, batch []backend.Entry, r *pb.Ran
 	}
 	for i, kv := range kvs {
 		if kv != nil {
-			batch[at[i]].Value = kv.Value
+			batch[at[i]] = entry(batch[at[i]].Key, kv)
 		}
 	}
 	return nil

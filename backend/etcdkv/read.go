@@ -104,11 +104,17 @@ func (s *Store) atLeast(ctx context.Context, o backend.GetOptions, read func(sta
 	}
 }
 
-// current returns the cluster's revision, by a linearizable read of one native
-// key that need not exist.
-func (s *Store) current(ctx context.Context, native string) (int64, error) {
+// header returns what a linearizable read of one native key, which need not
+// exist, tells of the cluster.
+func (s *Store) header(ctx context.Context, native string) (*pb.ResponseHeader, error) {
 	resp, err := call(ctx, s, reads, s.kv.Range, &pb.RangeRequest{Key: []byte(native), KeysOnly: true})
-	return resp.GetHeader().GetRevision(), err
+	return resp.GetHeader(), err
+}
+
+// current returns the cluster's revision.
+func (s *Store) current(ctx context.Context, native string) (int64, error) {
+	h, err := s.header(ctx, native)
+	return h.GetRevision(), err
 }
 
 // probeKey is a native key that stands for prefix in a read for its header's

@@ -82,7 +82,7 @@ type Store struct {
 	lastKick   atomic.Int64 // when the connection was last told to try again, in Unix ns
 	cluster    atomic.Uint64
 	term       atomic.Uint64 // the highest raft term seen
-	schemaDone atomic.Bool
+	progressOK atomic.Bool   // the server was seen to order its progress responses
 
 	life   context.Context // ends with Close, its cause is ErrClosed
 	end    context.CancelCauseFunc

@@ -69,9 +69,9 @@ func (s *Store) transact(ctx context.Context, guards []guard, ops []*pb.RequestO
 		Failure: make([]*pb.RequestOp, len(guards)),
 	}
 	for i, g := range guards {
-		req.Failure[i] = rangeOp(&pb.RangeRequest{Key: g.key, KeysOnly: true})
+		req.Failure[i] = rangeOp(peek(g.key, nil))
 	}
-	// floors are raised for keys whose lease is below zero and not ours.
+	// floors are lowered for keys whose lease is below zero and not ours.
 	var floors map[int]int64
 	for {
 		horizon := s.horizon()
@@ -93,15 +93,17 @@ func (s *Store) transact(ctx context.Context, guards []guard, ops []*pb.RequestO
 			return resp, -1, nil
 		}
 		var dead []*mvccpb.KeyValue
+		explained := false
 		for i, g := range guards {
 			var kv *mvccpb.KeyValue
 			if kvs := resp.Responses[i].GetResponseRange().GetKvs(); len(kvs) > 0 {
 				kv = kvs[0]
 			}
 			if kv != nil && g.If != backend.LockHeld && kv.Lease <= horizon {
+				explained = true
 				if expired(kv.Lease, horizon) {
 					dead, kv = append(dead, kv), nil
-				} else if floors[i] != kv.Lease-1 {
+				} else {
 					if floors == nil {
 						floors = make(map[int]int64)
 					}
@@ -114,6 +116,11 @@ func (s *Store) transact(ctx context.Context, guards []guard, ops []*pb.RequestO
 		}
 		if err := s.remove(ctx, dead); err != nil {
 			return nil, -1, err
+		}
+		if !explained { // a server that leaves out the lease: see peek
+			for _, op := range req.Failure {
+				op.GetRequestRange().KeysOnly = false
+			}
 		}
 	}
 }
@@ -199,7 +206,7 @@ func (s *Store) Commit(ctx context.Context, t backend.Txn) (backend.TxnResult, e
 			guards = append(guards, guard{key: key})
 		}
 		if w.KeepTTL {
-			ops = append(ops, rangeOp(&pb.RangeRequest{Key: key, KeysOnly: true}))
+			ops = append(ops, rangeOp(peek(key, nil)))
 		}
 		puts[i] = &pb.PutRequest{Key: key, Value: w.Value, IgnoreLease: w.KeepTTL}
 		ops = append(ops, putOp(puts[i]))
@@ -265,6 +272,14 @@ func compareMod(key []byte, r pb.Compare_CompareResult, rev int64) *pb.Compare {
 
 func compareCreate(key []byte, r pb.Compare_CompareResult, rev int64) *pb.Compare {
 	return &pb.Compare{Key: key, Target: pb.Compare_CREATE, Result: r, TargetUnion: &pb.Compare_CreateRevision{CreateRevision: rev}}
+}
+
+// peek reads keys and leases without the values. Since 3.7 a server answers a
+// keys-only range from its index, where no leases are, unless it is to sort by
+// value (etcdserver/txn/range.go: FastKeysOnly). So the order is that of the
+// values, and a limit must not be set.
+func peek(key, end []byte) *pb.RangeRequest {
+	return &pb.RangeRequest{Key: key, RangeEnd: end, KeysOnly: true, SortTarget: pb.RangeRequest_VALUE}
 }
 
 func rangeOp(r *pb.RangeRequest) *pb.RequestOp {

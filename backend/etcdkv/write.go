@@ -17,7 +17,7 @@ func (s *Store) Put(ctx context.Context, key string, value []byte, o backend.Put
 	put := &pb.PutRequest{Key: []byte(s.space.Name(key)), Value: value, IgnoreLease: o.KeepTTL}
 	ops := []*pb.RequestOp{putOp(put)}
 	if o.KeepTTL { // read first which expiry it is that stays
-		ops = []*pb.RequestOp{rangeOp(&pb.RangeRequest{Key: put.Key, KeysOnly: true}), ops[0]}
+		ops = []*pb.RequestOp{rangeOp(peek(put.Key, nil)), ops[0]}
 	}
 	guards := []guard{{key: put.Key, If: o.If, rev: int64(o.Revision)}}
 	var resp *pb.TxnResponse
@@ -70,7 +70,7 @@ func (s *Store) DeletePrefix(ctx context.Context, prefix string) (int64, error) 
 	spans := s.spans(prefix)
 	req := &pb.TxnRequest{}
 	for _, sp := range spans {
-		req.Success = append(req.Success, rangeOp(&pb.RangeRequest{Key: sp.from, RangeEnd: sp.to, KeysOnly: true}))
+		req.Success = append(req.Success, rangeOp(peek(sp.from, sp.to)))
 	}
 	for _, sp := range spans {
 		req.Success = append(req.Success, deleteOp(sp.from, sp.to))

@@ -1,0 +1,121 @@
+package etcdkv
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/coreos/go-semver/semver"
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+
+	"github.com/polykv/kv/backend"
+	"github.com/polykv/kv/internal/backoff"
+)
+
+// Sync implements backend.Watch. A linearizable read tells which revision the
+// stream has to reach. It has, when an event beyond it or a progress response
+// at or beyond it arrives; the server is asked for the latter until then, since
+// it ignores the request while it still has events to send.
+func (w *watcher) Sync(ctx context.Context) error {
+	if err := w.s.ordersProgress(ctx); err != nil {
+		return err
+	}
+	rev, err := w.s.current(ctx, w.probe)
+	if err != nil {
+		return err
+	}
+	if err := w.q.failed(); err != nil {
+		return err
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.want = max(w.want, rev)
+	if !w.prods && w.ctx.Err() == nil {
+		w.prods = true
+		w.helpers.Go(w.prod)
+	}
+	return nil
+}
+
+// prod asks for progress until it has come.
+func (w *watcher) prod() {
+	wait := backoff.Backoff{Min: 10 * time.Millisecond, Max: time.Second}
+	for {
+		w.mu.Lock()
+		live := w.live
+		if w.want == 0 || w.ctx.Err() != nil {
+			w.prods = false
+			w.mu.Unlock()
+			return
+		}
+		w.mu.Unlock()
+		if live != nil {
+			// An error is follow's to notice.
+			_ = live.send(&pb.WatchRequest{RequestUnion: &pb.WatchRequest_ProgressRequest{ProgressRequest: &pb.WatchProgressRequest{}}})
+		}
+		wait.Wait(w.ctx)
+	}
+}
+
+func (w *watcher) setLive(live *stream) {
+	w.mu.Lock()
+	w.live = live
+	w.mu.Unlock()
+}
+
+// progress is told that there is no event up to rev that did not arrive.
+func (w *watcher) progress(rev int64, verifying bool) error {
+	if rev < w.pos.rev || verifying {
+		// Of a member that lags; or the events that have to come again did
+		// not, though the server has sent everything.
+		if verifying && rev >= w.pos.rev {
+			return errOtherHistory
+		}
+		return nil
+	}
+	if rev > w.pos.rev {
+		w.pos = position{rev: rev, term: w.pos.term}
+	}
+	return w.settle(rev)
+}
+
+// settle answers the Sync calls that asked for no more than rev, up to which
+// everything was delivered.
+func (w *watcher) settle(rev int64) error {
+	w.mu.Lock()
+	due := w.want != 0 && w.want <= rev
+	if due {
+		w.want = 0
+	}
+	w.mu.Unlock()
+	if !due {
+		return nil
+	}
+	if rev > w.pos.rev {
+		w.pos = position{rev: rev, term: w.pos.term}
+	}
+	return w.q.push(w.ctx, w.mark(backend.Progress))
+}
+
+// ordersProgress refuses servers that answer requests for progress ahead of the
+// events that they owe: etcd-io/etcd#15220, mended in 3.4.25 and 3.5.8.
+func (s *Store) ordersProgress(ctx context.Context) error {
+	if s.progressOK.Load() {
+		return s.usable(ctx)
+	}
+	resp, err := call(ctx, s, reads, s.maint.Status, &pb.StatusRequest{})
+	if err != nil {
+		return err
+	}
+	v, err := semver.NewVersion(resp.Version)
+	if err != nil {
+		return fmt.Errorf("%w: the server's version is %q", errors.ErrUnsupported, resp.Version)
+	}
+	if v.LessThan(semver.Version{Major: 3, Minor: 4, Patch: 25}) ||
+		v.Minor == 5 && v.LessThan(semver.Version{Major: 3, Minor: 5, Patch: 8}) {
+		return fmt.Errorf("%w: Sync needs etcd 3.4.25, 3.5.8 or later, the server is %s", errors.ErrUnsupported, resp.Version)
+	}
+	s.progressOK.Store(true)
+	return nil
+}
