@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.uber.org/goleak"
 	"go.uber.org/zap"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/stats"
@@ -38,6 +39,8 @@ func TestConformance(t *testing.T) {
 		Foreign: func(t testing.TB, root string) backendtest.Foreign {
 			return foreign{dial(t, srv.Addrs()[0]), root}
 		},
+		// The harness's own: what waits for the server that Restart started.
+		Leaks:    []goleak.Option{goleak.IgnoreAnyFunction("os/exec.(*Cmd).Wait")},
 		Requests: sent.n.Load,
 		Restart: func(t testing.TB) {
 			if err := srv.Kill(0); err != nil {

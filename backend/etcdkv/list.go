@@ -257,7 +257,9 @@ func (s *Store) listChildren(ctx context.Context, prefix string, o backend.ListO
 				found = append(found, e)
 				continue
 			}
-			found = append(found, backend.Entry{Key: child + "/"})
+			if dir := child + "/"; dir > o.After {
+				found = append(found, backend.Entry{Key: dir})
+			}
 			r.Key = after(s.space.Prefix(child))
 		}
 		more, err := s.emitChildren(ctx, found, r, withValues, emit)

@@ -9,7 +9,7 @@ import (
 )
 
 // eventQueue stands between a stream and its reader. It is bounded in bytes,
-// for one goroutine that pushes and one that pops.
+// for goroutines that push and one that pops.
 type eventQueue struct {
 	limit int
 	mu    sync.Mutex
@@ -50,13 +50,7 @@ func (q *eventQueue) push(ctx context.Context, ev backend.Event) error {
 	for {
 		q.mu.Lock()
 		if q.head == len(q.items) || q.bytes+size <= q.limit {
-			if q.head > 0 && len(q.items) == cap(q.items) {
-				n := copy(q.items, q.items[q.head:])
-				clear(q.items[n:])
-				q.items, q.head = q.items[:n], 0
-			}
-			q.items = append(q.items, ev)
-			q.bytes += size
+			q.append(ev, size)
 			q.mu.Unlock()
 			signal(q.more)
 			return nil
@@ -68,6 +62,24 @@ func (q *eventQueue) push(ctx context.Context, ev backend.Event) error {
 			return ctx.Err()
 		}
 	}
+}
+
+// add is push without the bound.
+func (q *eventQueue) add(ev backend.Event) {
+	q.mu.Lock()
+	q.append(ev, eventSize(&ev))
+	q.mu.Unlock()
+	signal(q.more)
+}
+
+func (q *eventQueue) append(ev backend.Event, size int) {
+	if q.head > 0 && len(q.items) == cap(q.items) {
+		n := copy(q.items, q.items[q.head:])
+		clear(q.items[n:])
+		q.items, q.head = q.items[:n], 0
+	}
+	q.items = append(q.items, ev)
+	q.bytes += size
 }
 
 // fail ends the queue: what is in it is still delivered, unless the watch was

@@ -133,8 +133,8 @@ func New(client *clientv3.Client, o Options) *Store {
 		}
 		s.space = space
 	}
-	if o.MaxRequestBytes < 4*maxKeyBytes {
-		s.bad = fmt.Errorf("%w: MaxRequestBytes is below %d", backend.ErrInvalid, 4*maxKeyBytes)
+	if o.MaxRequestBytes < 16*maxKeyBytes {
+		s.bad = fmt.Errorf("%w: MaxRequestBytes is below %d", backend.ErrInvalid, 16*maxKeyBytes)
 	}
 	return s
 }
@@ -147,8 +147,8 @@ func (s *Store) Capabilities() backend.Capabilities {
 	return backend.Capabilities{
 		Name:               name,
 		MaxKeyBytes:        maxKeyBytes - max(len(s.space.Name("")), len(s.space.Meta())) - 1,
-		MaxValueBytes:      s.o.MaxRequestBytes - 3*maxKeyBytes - requestOverhead,
-		MaxTxnBytes:        s.o.MaxRequestBytes/2 - requestOverhead,
+		MaxValueBytes:      s.maxValue(),
+		MaxTxnBytes:        s.maxTxn(),
 		MinTTL:             time.Second,
 		TTLSlack:           time.Second + 2*s.o.ClockSkew,
 		TTLClock:           backend.ClientClock,

@@ -14,9 +14,9 @@ import (
 )
 
 // Sync implements backend.Watch. A linearizable read tells which revision the
-// stream has to reach. It has, when an event beyond it or a progress response
-// at or beyond it arrives; the server is asked for the latter until then, since
-// it ignores the request while it still has events to send.
+// stream has to reach. If it has not, the server is asked for progress until it
+// has: it ignores the request while it still has events to send, and also while
+// the store is where the watch began.
 func (w *watcher) Sync(ctx context.Context) error {
 	if err := w.s.ordersProgress(ctx); err != nil {
 		return err
@@ -42,6 +42,10 @@ func (w *watcher) Sync(ctx context.Context) error {
 func (w *watcher) prod() {
 	wait := backoff.Backoff{Min: 10 * time.Millisecond, Max: time.Second}
 	for {
+		if w.turn.TryLock() { // else the stream's goroutine has it, and answers
+			w.answer()
+			w.turn.Unlock()
+		}
 		w.mu.Lock()
 		live := w.live
 		if w.want == 0 || w.ctx.Err() != nil {
@@ -64,38 +68,31 @@ func (w *watcher) setLive(live *stream) {
 	w.mu.Unlock()
 }
 
-// progress is told that there is no event up to rev that did not arrive.
+// progress is told by the server that it has sent all events up to rev.
 func (w *watcher) progress(rev int64, verifying bool) error {
-	if rev < w.pos.rev || verifying {
-		// Of a member that lags; or the events that have to come again did
-		// not, though the server has sent everything.
-		if verifying && rev >= w.pos.rev {
-			return errOtherHistory
-		}
-		return nil
+	if rev < w.pos.rev {
+		return nil // a member that lags
+	}
+	if verifying {
+		return errOtherHistory // what has to come again is not there
 	}
 	if rev > w.pos.rev {
 		w.pos = position{rev: rev, term: w.pos.term}
 	}
-	return w.settle(rev)
+	w.whole = true
+	return nil
 }
 
-// settle answers the Sync calls that asked for no more than rev, up to which
-// everything was delivered.
-func (w *watcher) settle(rev int64) error {
+// answer gives the Sync calls what they wait for, if the stream has reached it.
+// The caller has the turn. The event may go beyond the queue's bound: whoever
+// calls Sync may be the one who reads.
+func (w *watcher) answer() {
 	w.mu.Lock()
-	due := w.want != 0 && w.want <= rev
-	if due {
+	defer w.mu.Unlock()
+	if w.whole && w.want != 0 && w.want <= w.pos.rev {
 		w.want = 0
+		w.q.add(w.mark(backend.Progress))
 	}
-	w.mu.Unlock()
-	if !due {
-		return nil
-	}
-	if rev > w.pos.rev {
-		w.pos = position{rev: rev, term: w.pos.term}
-	}
-	return w.q.push(w.ctx, w.mark(backend.Progress))
 }
 
 // ordersProgress refuses servers that answer requests for progress ahead of the

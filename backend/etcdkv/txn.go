@@ -149,6 +149,18 @@ func (s *Store) fits(req *pb.TxnRequest) error {
 	return nil
 }
 
+func (s *Store) fitsValue(value []byte) error {
+	if limit := s.maxValue(); len(value) > limit {
+		return fmt.Errorf("%w: the value has %d bytes, the limit is %d", backend.ErrTooLarge, len(value), limit)
+	}
+	return nil
+}
+
+// What is announced is what is kept to, and leaves room for long keys, which
+// stand in a request several times.
+func (s *Store) maxValue() int { return s.o.MaxRequestBytes - 4*maxKeyBytes }
+func (s *Store) maxTxn() int   { return s.o.MaxRequestBytes - 8*maxKeyBytes }
+
 // leased runs write with a lease for each TTL in ttls that is not 0. Should the
 // server refuse because one is gone, or because the user's rights on another
 // key under it were withdrawn, it runs once more with new leases.
@@ -185,6 +197,16 @@ func (s *Store) Commit(ctx context.Context, t backend.Txn) (backend.TxnResult, e
 			}
 		}
 		guards = append(guards, g)
+	}
+	size := 0
+	for _, w := range t.Writes {
+		if err := s.fitsValue(w.Value); err != nil {
+			return backend.TxnResult{}, err
+		}
+		size += len(w.Key) + len(w.Value)
+	}
+	if limit := s.maxTxn(); size > limit {
+		return backend.TxnResult{}, fmt.Errorf("%w: the transaction has %d bytes, the limit is %d", backend.ErrTooLarge, size, limit)
 	}
 	checked := func(key []byte) bool {
 		for _, g := range guards[:len(t.Checks)] {

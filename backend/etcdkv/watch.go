@@ -39,14 +39,17 @@ type watcher struct {
 
 	q *eventQueue
 
-	pos    position // of the goroutine alone
-	hidden map[string]struct{}
-	live   *stream // guarded by mu: where Sync sends its requests
+	turn   sync.Mutex // held while events are delivered; guards these:
+	pos    position
+	whole  bool                // no event at pos.rev is missing
+	hidden map[string]struct{} // see hide
+
+	mu    sync.Mutex // guards these:
+	live  *stream    // where requests for progress go
+	want  int64      // the revision that a Progress event has to reach; 0: none is asked for
+	prods bool       // a helper is asking the server for progress
 
 	helpers sync.WaitGroup
-	mu      sync.Mutex
-	want    int64 // Sync: the revision that a Progress event has to reach; 0: none is asked for
-	prods   bool  // a goroutine is asking the server for progress
 	contact atomic.Int64
 	gone    atomic.Int64 // disconnected since, in Unix ns; 0: connected
 }
@@ -80,7 +83,7 @@ func (s *Store) Watch(ctx context.Context, prefix string, o backend.WatchOptions
 		return nil, err
 	}
 	w.epoch = epochOf(now.ClusterId)
-	w.pos = position{rev: now.Revision, term: now.RaftTerm}
+	w.pos, w.whole = position{rev: now.Revision, term: now.RaftTerm}, true
 	if o.Resume != "" {
 		if epoch != w.epoch {
 			return nil, fmt.Errorf("%w: the resume token is of another cluster", backend.ErrHistoryLost)
@@ -88,7 +91,7 @@ func (s *Store) Watch(ctx context.Context, prefix string, o backend.WatchOptions
 		if err := w.reaches(ctx, from, now); err != nil {
 			return nil, err
 		}
-		w.pos = from
+		w.pos, w.whole = from, from.seen == 0
 	}
 	w.ctx, w.end = context.WithCancel(ctx)
 	stop := context.AfterFunc(s.life, w.end)
@@ -176,6 +179,8 @@ func (w *watcher) verdict(err error) error {
 // snapshot delivers what is there at the watch's position. It goes on after a
 // broken connection: the revision stays the same.
 func (w *watcher) snapshot() error {
+	w.turn.Lock()
+	defer w.turn.Unlock()
 	from := w.span.from
 	var wait backoff.Backoff
 	for {
@@ -247,39 +252,51 @@ func (w *watcher) follow(live *stream) error {
 			return err
 		}
 		w.heard()
-		switch {
-		case resp.CompactRevision > 0:
-			return errCompacted
-		case resp.Canceled:
-			return w.refusal(resp)
-		case len(resp.Events) == 0:
-			if err := w.progress(resp.Header.GetRevision(), verify > 0); err != nil {
-				return err
-			}
-			continue
-		}
-		for _, ev := range resp.Events {
-			rev := ev.Kv.ModRevision
-			switch {
-			case verify > 0 && rev == w.pos.rev:
-				if verify--; verify == 0 && digest(ev) != w.pos.sum {
-					return errOtherHistory
-				}
-				continue
-			case verify > 0 && rev > w.pos.rev:
-				return errOtherHistory
-			case rev < w.pos.start():
-				continue // a member that lagged has sent old events again
-			}
-			if err := w.settle(rev - 1); err != nil {
-				return err
-			}
-			w.pos = w.pos.next(ev)
-			if err := w.deliver(ev); err != nil {
-				return err
-			}
+		if verify, err = w.take(resp, verify); err != nil {
+			return err
 		}
 	}
+}
+
+// take delivers what is in one response. verify is how many events have to
+// come again before anything is new.
+func (w *watcher) take(resp *pb.WatchResponse, verify int) (int, error) {
+	w.turn.Lock()
+	defer w.turn.Unlock()
+	switch {
+	case resp.CompactRevision > 0:
+		return verify, errCompacted
+	case resp.Canceled:
+		return verify, w.refusal(resp)
+	case len(resp.Events) == 0:
+		if err := w.progress(resp.Header.GetRevision(), verify > 0); err != nil {
+			return verify, err
+		}
+		w.answer()
+		return verify, nil
+	}
+	for _, ev := range resp.Events {
+		rev := ev.Kv.ModRevision
+		switch {
+		case verify > 0 && rev == w.pos.rev:
+			if verify--; verify == 0 && digest(ev) != w.pos.sum {
+				return verify, errOtherHistory
+			}
+			continue
+		case verify > 0 && rev > w.pos.rev:
+			return verify, errOtherHistory
+		case rev < w.pos.start():
+			continue // a member that lagged has sent old events again
+		}
+		w.pos, w.whole = w.pos.next(ev), false
+		if err := w.deliver(ev); err != nil {
+			return verify, err
+		}
+	}
+	// The events of one revision come in one response, or in its fragments.
+	w.whole = !resp.Fragment && verify == 0
+	w.answer()
+	return verify, nil
 }
 
 var errCompacted = fmt.Errorf("%w: %w", backend.ErrHistoryLost, rpctypes.ErrCompacted)

@@ -14,6 +14,9 @@ import (
 // one more when no lease that it could share is at hand, which is once a
 // second at most.
 func (s *Store) Put(ctx context.Context, key string, value []byte, o backend.PutOptions) (backend.Entry, error) {
+	if err := s.fitsValue(value); err != nil {
+		return backend.Entry{}, err
+	}
 	put := &pb.PutRequest{Key: []byte(s.space.Name(key)), Value: value, IgnoreLease: o.KeepTTL}
 	ops := []*pb.RequestOp{putOp(put)}
 	if o.KeepTTL { // read first which expiry it is that stays
