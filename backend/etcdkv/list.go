@@ -2,6 +2,7 @@ package etcdkv
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"io"
@@ -25,7 +26,12 @@ func (s *Store) List(ctx context.Context, prefix string, o backend.ListOptions) 
 		if left <= 0 {
 			left = math.MaxInt
 		}
+		var ended error
 		emit := func(e backend.Entry) bool {
+			if ctx.Err() != nil || s.life.Err() != nil {
+				ended = s.usable(ctx) // though what follows was received already
+				return false
+			}
 			left--
 			return yield(e, nil) && left > 0
 		}
@@ -33,7 +39,7 @@ func (s *Store) List(ctx context.Context, prefix string, o backend.ListOptions) 
 		if o.Children {
 			list = s.listChildren
 		}
-		if err := list(ctx, prefix, o, emit); err != nil {
+		if err := cmp.Or(list(ctx, prefix, o, emit), ended); err != nil {
 			yield(backend.Entry{}, err)
 		}
 	}

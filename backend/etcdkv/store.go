@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"maps"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -75,19 +77,21 @@ type Store struct {
 	bad   error // what New could not refuse; each call returns it
 
 	pool       leasePool
-	seats      seatPool
+	idle       idleLeases
 	reaper     reaper
 	streaming  atomic.Int32 // whether the server has RangeStream: see list.go
 	foreign    foreignNames
 	lastKick   atomic.Int64 // when the connection was last told to try again, in Unix ns
 	cluster    atomic.Uint64
 	term       atomic.Uint64 // the highest raft term seen
+	schemaOK   atomic.Bool   // the bookkeeping's version was looked at
 	progressOK atomic.Bool   // the server was seen to order its progress responses
 
 	life   context.Context // ends with Close, its cause is ErrClosed
 	end    context.CancelCauseFunc
-	mu     sync.Mutex // guards closed, and work.Add against work.Wait
+	mu     sync.Mutex // guards what follows, and work.Add against work.Wait
 	closed bool
+	held   map[holding]struct{}
 	work   sync.WaitGroup
 }
 
@@ -182,8 +186,12 @@ func (s *Store) Close() error {
 	s.mu.Lock()
 	first := !s.closed
 	s.closed = true
-	s.mu.Unlock()
 	s.end(backend.ErrClosed)
+	if first {
+		held := slices.Collect(maps.Keys(s.held))
+		s.work.Go(func() { s.giveBack(held) })
+	}
+	s.mu.Unlock()
 	s.work.Wait()
 	if first && s.owned {
 		return s.client.Close()

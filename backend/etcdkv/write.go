@@ -2,7 +2,6 @@ package etcdkv
 
 import (
 	"context"
-	"fmt"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 
@@ -95,13 +94,4 @@ func (s *Store) DeletePrefix(ctx context.Context, prefix string) (int64, error) 
 		}
 	}
 	return n, nil
-}
-
-// seatOf reads a Check that a contender made.
-func (s *Store) seatOf(c backend.Check) (key []byte, created int64, err error) {
-	var id string
-	if n, err := fmt.Sscanf(c.Holder, "%d@%s", &created, &id); err != nil || n != 2 {
-		return nil, 0, fmt.Errorf("%w: the check of lock %q was not made by a contender of this store", backend.ErrInvalid, c.Key)
-	}
-	return []byte(s.queue(c.Key) + id), created, nil
 }

@@ -1,0 +1,5 @@
+package etcdkv
+
+type reaper struct{}
+
+func (*reaper) wake() {}
