@@ -154,7 +154,7 @@ func (s *Store) observe(h *pb.ResponseHeader) {
 			return
 		}
 		if s.term.CompareAndSwap(seen, h.RaftTerm) {
-			s.reaper.wake()
+			s.newTerm(h.RaftTerm)
 			return
 		}
 	}

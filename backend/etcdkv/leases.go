@@ -39,6 +39,7 @@ type ttlLease struct {
 // lease returns the ID of a lease whose entries expire no sooner than ttl from
 // now, and at most poolWindow later unless the server is slower than that.
 func (s *Store) lease(ctx context.Context, ttl time.Duration) (int64, error) {
+	s.reaps()
 	for margin := poolWindow; ; {
 		start := time.Now()
 		l, mine := s.pool.take(start, ttl, margin)
@@ -108,6 +109,20 @@ func (p *leasePool) forget(ids []int64) bool {
 		}
 	})
 	return len(p.leases) < before
+}
+
+// ids returns the leases that were granted.
+func (p *leasePool) ids() (ids []int64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, l := range p.leases {
+		select {
+		case <-l.ready:
+			ids = append(ids, l.id)
+		default:
+		}
+	}
+	return ids
 }
 
 // grant makes a lease for entries that expire after d. A lost reply leaves a

@@ -120,18 +120,18 @@ func (w *watcher) sameStore(h *pb.ResponseHeader) error {
 	if epochOf(h.ClusterId) != w.epoch {
 		return errOtherHistory
 	}
-	if h.Revision >= w.pos.rev && h.RaftTerm >= w.pos.term {
-		w.pos.term = h.RaftTerm
-		return nil
+	if h.Revision < w.pos.rev || h.RaftTerm < w.pos.term {
+		var err error
+		if h, err = w.s.header(w.ctx, w.probe); err != nil {
+			return err
+		}
+		if h.Revision < w.pos.rev || h.RaftTerm < w.pos.term {
+			return errOtherHistory
+		}
 	}
-	now, err := w.s.header(w.ctx, w.probe)
-	if err != nil {
-		return err
-	}
-	if now.Revision < w.pos.rev || now.RaftTerm < w.pos.term {
-		return errOtherHistory
-	}
-	w.pos.term = now.RaftTerm
+	w.turn.Lock()
+	w.pos.term = h.RaftTerm
+	w.turn.Unlock()
 	return nil
 }
 

@@ -107,7 +107,7 @@ func (s *Store) Watch(ctx context.Context, prefix string, o backend.WatchOptions
 		w.end()
 		return nil, backend.ErrClosed
 	}
-	s.reaper.wake()
+	s.reaps()
 	return w, nil
 }
 
