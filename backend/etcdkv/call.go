@@ -166,40 +166,47 @@ func (s *Store) fail(ctx context.Context, err error, sent bool) error {
 	if errors.Is(err, backend.ErrUnavailable) {
 		return err
 	}
-	typed := rpctypes.Error(err)
-	switch typed {
-	case rpctypes.ErrPermissionDenied, rpctypes.ErrAuthFailed, rpctypes.ErrUserEmpty, rpctypes.ErrInvalidAuthToken:
-		return backend.Because(backend.ErrPermission, typed)
-	case rpctypes.ErrRequestTooLarge:
-		return backend.Because(backend.ErrTooLarge, typed)
-	case rpctypes.ErrCompacted:
-		return backend.Because(backend.ErrHistoryLost, typed)
-	case rpctypes.ErrTooManyRequests, rpctypes.ErrNoSpace, rpctypes.ErrAuthOldRevision:
-		return backend.Because(backend.ErrUnavailable, typed) // refused before it was applied
+	cause := rpctypes.Error(err)
+	sentinel, answered := classify(err)
+	if answered {
+		return backend.Because(sentinel, cause)
 	}
-	code := status.Code(err)
-	switch code {
-	case codes.PermissionDenied, codes.Unauthenticated:
-		return backend.Because(backend.ErrPermission, typed)
-	case codes.Unimplemented:
-		return backend.Because(errors.ErrUnsupported, typed)
-	case codes.ResourceExhausted: // of gRPC: the message is over the receiver's limit
-		return backend.Because(backend.ErrTooLarge, typed)
-	case codes.InvalidArgument, codes.NotFound, codes.AlreadyExists, codes.FailedPrecondition, codes.OutOfRange:
-		return backend.Because(backend.ErrInvalid, typed)
-	}
-	cause := typed
 	switch {
 	case s.life.Err() != nil:
-		cause = backend.ErrClosed
+		sentinel, cause = backend.ErrClosed, nil
 	case ctx.Err() != nil:
-		cause = backend.ContextError(ctx)
+		sentinel, cause = backend.ContextError(ctx), nil
 	}
-	switch {
-	case sent:
-		return backend.Because(backend.ErrUncertain, cause)
-	case cause != typed:
-		return cause
+	err = backend.Because(sentinel, cause)
+	if sent {
+		return backend.Because(backend.ErrUncertain, err)
 	}
-	return backend.Because(backend.ErrUnavailable, cause)
+	return err
+}
+
+// classify names the sentinel for an error of the client's, by its type or
+// code. answered says that it is the server's verdict, so that nothing was
+// applied; without one the sentinel is that of a request that has no effect.
+func classify(err error) (sentinel error, answered bool) {
+	switch rpctypes.Error(err) {
+	case rpctypes.ErrPermissionDenied, rpctypes.ErrAuthFailed, rpctypes.ErrUserEmpty, rpctypes.ErrInvalidAuthToken:
+		return backend.ErrPermission, true
+	case rpctypes.ErrRequestTooLarge:
+		return backend.ErrTooLarge, true
+	case rpctypes.ErrCompacted:
+		return backend.ErrHistoryLost, true
+	case rpctypes.ErrTooManyRequests, rpctypes.ErrNoSpace, rpctypes.ErrAuthOldRevision:
+		return backend.ErrUnavailable, true // refused before it was applied
+	}
+	switch status.Code(err) {
+	case codes.PermissionDenied, codes.Unauthenticated:
+		return backend.ErrPermission, true
+	case codes.Unimplemented:
+		return errors.ErrUnsupported, true
+	case codes.ResourceExhausted: // of gRPC: the message is over the receiver's limit
+		return backend.ErrTooLarge, true
+	case codes.InvalidArgument, codes.NotFound, codes.AlreadyExists, codes.FailedPrecondition, codes.OutOfRange:
+		return backend.ErrInvalid, true
+	}
+	return backend.ErrUnavailable, false
 }

@@ -65,7 +65,7 @@ type Store struct {
 	backend.Unimplemented
 
 	client *clientv3.Client
-	owned  bool // the client is the store's to close
+	leave  func() error // closes the client, if that is the store's to do
 	conn   *grpc.ClientConn
 	kv     pb.KVClient
 	leases pb.LeaseClient
@@ -193,8 +193,8 @@ func (s *Store) Close() error {
 	}
 	s.mu.Unlock()
 	s.work.Wait()
-	if first && s.owned {
-		return s.client.Close()
+	if first && s.leave != nil {
+		return s.leave()
 	}
 	return nil
 }

@@ -96,23 +96,34 @@ func (w *watcher) answer() {
 }
 
 // ordersProgress refuses servers that answer requests for progress ahead of the
-// events that they owe: etcd-io/etcd#15220, mended in 3.4.25 and 3.5.8.
+// events that they owe.
 func (s *Store) ordersProgress(ctx context.Context) error {
 	if s.progressOK.Load() {
 		return s.usable(ctx)
 	}
 	resp, err := call(ctx, s, reads, s.maint.Status, &pb.StatusRequest{})
-	if err != nil {
+	switch {
+	case errors.Is(err, backend.ErrPermission): // only later servers keep it from users
+	case err != nil:
 		return err
-	}
-	v, err := semver.NewVersion(resp.Version)
-	if err != nil {
-		return fmt.Errorf("%w: the server's version is %q", errors.ErrUnsupported, resp.Version)
-	}
-	if v.LessThan(semver.Version{Major: 3, Minor: 4, Patch: 25}) ||
-		v.Minor == 5 && v.LessThan(semver.Version{Major: 3, Minor: 5, Patch: 8}) {
-		return fmt.Errorf("%w: Sync needs etcd 3.4.25, 3.5.8 or later, the server is %s", errors.ErrUnsupported, resp.Version)
+	case !progressInOrder(resp.Version):
+		return fmt.Errorf("%w: Sync needs etcd 3.4.25, 3.5.8 or later, the server is %q", errors.ErrUnsupported, resp.Version)
 	}
 	s.progressOK.Store(true)
 	return nil
+}
+
+// progressInOrder reports whether a server of that version sends a requested
+// progress response behind the events before it: etcd-io/etcd#15220, mended in
+// 3.4.25 and 3.5.8.
+func progressInOrder(version string) bool {
+	v, err := semver.NewVersion(version)
+	if err != nil {
+		return false
+	}
+	since := semver.Version{Major: 3, Minor: 4, Patch: 25}
+	if v.Major == 3 && v.Minor == 5 {
+		since = semver.Version{Major: 3, Minor: 5, Patch: 8}
+	}
+	return !v.LessThan(since)
 }
