@@ -30,8 +30,8 @@ type link struct {
 	log         *slog.Logger
 	dialTimeout time.Duration
 
-	login       *login   // nil: there are no credentials to present
-	events      <-chan zk.Event
+	login  *login // nil: there are no credentials to present
+	events <-chan zk.Event
 
 	slots chan struct{}
 	seen  atomic.Int64 // the greatest zxid that a response is known to reflect

@@ -16,11 +16,6 @@ const (
 	lengthPrefix  = 4
 )
 
-// setSize is the size of a setData request.
-func setSize(path string, value []byte) int {
-	return requestHeader + lengthPrefix + len(path) + lengthPrefix + len(value) + 4
-}
-
 // multiSize is the size of a multi request of ops.
 func multiSize(ops []any) int {
 	n := requestHeader + opHeader
@@ -47,6 +42,22 @@ func multiSize(ops []any) int {
 func (s *Store) fits(size int) error {
 	if size > s.o.MaxRequest {
 		return fmt.Errorf("%w: the request has %d bytes, the server takes %d (jute.maxbuffer)", backend.ErrTooLarge, size, s.o.MaxRequest)
+	}
+	return nil
+}
+
+// fitsValue refuses a value that is over the limit, or with its path makes a request that is.
+func (s *Store) fitsValue(path string, value []byte) error {
+	if limit := s.o.MaxRequest - s.reserve(1); len(value) > limit {
+		return fmt.Errorf("%w: the value has %d bytes, the limit is %d", backend.ErrTooLarge, len(value), limit)
+	}
+	return s.fits(len(path) + len(value) + s.reserve(1)/2)
+}
+
+// fitsTxn refuses a transaction that is over the limit; multi looks at what it becomes.
+func (s *Store) fitsTxn(size int) error {
+	if limit := s.o.MaxRequest - s.reserve(backend.MaxTxnOps); size > limit {
+		return fmt.Errorf("%w: the keys and values have %d bytes, the limit is %d", backend.ErrTooLarge, size, limit)
 	}
 	return nil
 }

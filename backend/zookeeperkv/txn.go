@@ -135,13 +135,19 @@ func (tx *txn) take(t backend.Txn) error {
 		if err != nil {
 			return err
 		}
-		size += len(g.path) + len(w.Value)
+		if err := tx.s.fitsValue(g.path, w.Value); err != nil {
+			return err
+		}
+		size += len(w.Key) + len(w.Value)
 		g.write = &w
 		if !w.Delete {
 			g.value = append(make([]byte, 0, len(w.Value)), w.Value...)
 		}
 	}
-	return tx.s.fits(size)
+	if len(t.Writes) == 1 {
+		return nil
+	}
+	return tx.s.fitsTxn(size)
 }
 
 // attempt looks, decides and tries once.

@@ -17,7 +17,7 @@ func (s *Store) Put(ctx context.Context, key string, value []byte, o backend.Put
 	if err != nil {
 		return backend.Entry{}, err
 	}
-	if err := s.fits(setSize(path, value)); err != nil {
+	if err := s.fitsValue(path, value); err != nil {
 		return backend.Entry{}, err
 	}
 	if o.TTL == 0 && (o.If == backend.Always || o.If == backend.Absent) {
