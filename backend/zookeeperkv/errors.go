@@ -80,3 +80,5 @@ func moved(err error) bool {
 }
 
 func isUnavailable(err error) bool { return errors.Is(err, backend.ErrUnavailable) }
+
+func isConflict(err error) bool { return errors.Is(err, backend.ErrConflict) }

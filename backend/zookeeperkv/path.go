@@ -8,11 +8,16 @@ import (
 	"github.com/polykv/kv/backend"
 )
 
-// path returns the node of key.
+// path returns the node of key, for a call of the user's.
 func (s *Store) path(key string) (string, error) {
 	if err := s.usable(); err != nil {
 		return "", err
 	}
+	return s.name(key)
+}
+
+// name is path for the store's own work, which goes on while it closes.
+func (s *Store) name(key string) (string, error) {
 	if len(key) > maxKeyBytes {
 		return "", fmt.Errorf("%w: longer than %d bytes", backend.ErrInvalidKey, maxKeyBytes)
 	}

@@ -129,7 +129,7 @@ func (tx *txn) put(g *target) {
 func (tx *txn) remove() {
 	var gone []*target
 	for _, g := range tx.order {
-		if g.write != nil && g.write.Delete && g.isKey() {
+		if g.write != nil && g.write.Delete && g.isKey() && !g.skip {
 			gone = append(gone, g)
 		}
 	}
@@ -180,7 +180,7 @@ func (tx *txn) stampAll(ctx context.Context) error {
 	s := tx.s
 	for _, g := range tx.order {
 		g.stamp2 = nil
-		if g.write == nil {
+		if g.write == nil || g.skip {
 			continue
 		}
 		old := g.stamp
@@ -189,12 +189,13 @@ func (tx *txn) stampAll(ctx context.Context) error {
 		}
 		at := slotOf(g.path)
 		switch {
-		case g.write.KeepTTL && g.stamp != nil:
+		case g.write.KeepTTL && g.stamp != nil && g.stamp.lease == "":
 			t := *old
 			g.stamp2 = &t
 			g.stampOp = tx.add(ofStamp, 0, &zk.SetDataRequest{Path: s.stampPath(at), Data: t.encode(false), Version: old.version})
 		case g.write.TTL > 0 && old != nil:
 			t := newStamp(g.path, g.write.TTL)
+			t.lease = tx.lease
 			if old.due <= t.due {
 				t.due = old.due // the reaper will list it anew
 			} else {
@@ -208,10 +209,11 @@ func (tx *txn) stampAll(ctx context.Context) error {
 				return err
 			}
 			t := newStamp(g.path, g.write.TTL)
+			t.lease = tx.lease
 			tx.list(t.due, at)
 			g.stamp2 = &t
 			g.stampOp = tx.add(ofStamp, 0, &zk.CreateRequest{Path: s.stampPath(at), Data: t.encode(false), Acl: s.o.ACL})
-		case old != nil && (g.isKey() || !g.write.Delete):
+		case old != nil && (g.isKey() || !g.write.Delete || tx.reap):
 			tx.unlist(old.due, at)
 			tx.add(ofStamp, 0, &zk.DeleteRequest{Path: s.stampPath(at), Version: old.version})
 		}

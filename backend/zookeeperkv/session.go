@@ -102,6 +102,11 @@ func (s *session) look() {
 
 // event takes the client's events on a connection of the driver's. It may run before the link has its conn.
 func (s *session) event(e zk.Event) {
+	if e.State == zk.StateExpired {
+		// The next session may begin with a server that lags behind what this one has seen.
+		s.l.seen.Store(0)
+		s.l.wire.zxid.Store(0)
+	}
 	s.set(e.State == zk.StateHasSession, 0, e.Server)
 }
 
@@ -113,6 +118,9 @@ func (s *session) set(up bool, id int64, server string) {
 		return
 	}
 	if up {
+		if id != s.id {
+			s.l.seen.Store(0)
+		}
 		s.epoch++
 		s.heard = time.Now()
 		s.id, s.server = id, server

@@ -21,7 +21,7 @@ import (
 // later write of the key, by another program too, leaves the stamp behind, and with it the expiry. A renewal, which
 // must not touch the key, writes the mzxid that the stamp belongs to into it instead.
 //
-//	META/ttl/BUCKET/DIGEST      the stamp: "expires due tie path"
+//	META/ttl/BUCKET/DIGEST      the stamp: "expires due tie lease path"
 //	META/due/SECOND/BUCKETDIGEST  nothing: names the stamps that may have expired by then
 //
 // BUCKET is a number from the key's directory, so that readers learn from one watched list of buckets that what they
@@ -35,6 +35,7 @@ type stamp struct {
 	expires int64  // Unix time in milliseconds
 	due     int64  // the second under which the stamp is listed; never later than it expires, rounded up
 	tie     int64  // the mzxid of the value that it belongs to
+	lease   string // the name of the lease that keeps it alive, or empty
 
 	version int32 // of the stamp's own node
 }
@@ -67,15 +68,16 @@ func (t stamp) encode(tied bool) []byte {
 		tie = 0
 	}
 	b = strconv.AppendInt(append(b, ' '), tie, 10)
+	b = append(append(b, ' '), t.lease...)
 	return append(append(b, ' '), t.path...)
 }
 
 func parseStamp(n node) (*stamp, error) {
-	f := strings.SplitN(string(n.data), " ", 4)
-	if len(f) != 4 {
+	f := strings.SplitN(string(n.data), " ", 5)
+	if len(f) != 5 {
 		return nil, fmt.Errorf("%w: expiry record %q", backend.ErrCorrupt, n.data)
 	}
-	t := &stamp{path: f[3], version: n.stat.Version}
+	t := &stamp{lease: f[3], path: f[4], version: n.stat.Version}
 	for i, v := range []*int64{&t.expires, &t.due, &t.tie} {
 		var err error
 		if *v, err = strconv.ParseInt(f[i], 10, 64); err != nil {
@@ -221,7 +223,7 @@ func (r record) revision() backend.Revision { return backend.Revision(r.stat.Mzx
 // entry is what r tells to the user, without the value.
 func (r record) entry(key string) backend.Entry {
 	e := backend.Entry{Key: key, Revision: r.revision(), Created: backend.Revision(r.stat.Czxid)}
-	if r.stamp != nil {
+	if r.stamp != nil && r.stamp.lease == "" {
 		e.Expires = r.stamp.time()
 	}
 	return e

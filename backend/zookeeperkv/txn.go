@@ -16,9 +16,17 @@ import (
 // Commit implements backend.Store. It reads the keys side by side, decides, and sends one Multi that checks that
 // nothing has moved since, again until nothing has: two round trips.
 func (s *Store) Commit(ctx context.Context, t backend.Txn) (backend.TxnResult, error) {
-	done, err := s.commit(ctx, t)
+	if err := s.usable(); err != nil {
+		return backend.TxnResult{}, err
+	}
+	done, err := s.commit(ctx, t, terms{})
 	if err != nil {
 		return backend.TxnResult{}, err
+	}
+	for _, w := range t.Writes {
+		if w.TTL > 0 {
+			s.reaper.start()
+		}
 	}
 	res := backend.TxnResult{Entries: make([]backend.Entry, len(t.Writes))}
 	if len(t.Writes) > 0 {
@@ -42,7 +50,8 @@ type target struct {
 	guard   int32    // the version of the path's guard, read before the record
 	missing []string // the directories above that are not there, the topmost first
 
-	was bool // there was a live key
+	was  bool // there was a live key
+	skip bool // leave it alone
 
 	setOp   int     // the operation whose Stat is the new value's
 	stampOp int     // the operation that writes the stamp
@@ -64,9 +73,15 @@ type committed struct {
 	targets  map[string]*target
 }
 
+// terms are what this package asks of a transaction besides.
+type terms struct {
+	lease string // the TTL is that of the lease with this name
+	reap  bool   // delete only what has expired
+}
+
 // commit is Commit with all that the callers in this package want to know.
-func (s *Store) commit(ctx context.Context, t backend.Txn) (committed, error) {
-	tx := &txn{s: s, targets: map[string]*target{}}
+func (s *Store) commit(ctx context.Context, t backend.Txn, with terms) (committed, error) {
+	tx := &txn{s: s, terms: with, targets: map[string]*target{}}
 	if err := tx.take(t); err != nil {
 		return committed{}, err
 	}
@@ -87,6 +102,7 @@ func (s *Store) commit(ctx context.Context, t backend.Txn) (committed, error) {
 
 // txn is a transaction on its way.
 type txn struct {
+	terms
 	s       *Store
 	order   []*target
 	targets map[string]*target
@@ -104,7 +120,7 @@ func (tx *txn) take(t backend.Txn) error {
 		if g := tx.targets[key]; g != nil {
 			return g, nil
 		}
-		path, err := tx.s.path(key)
+		path, err := tx.s.name(key)
 		if err != nil {
 			return nil, err
 		}
@@ -210,6 +226,7 @@ func (tx *txn) survey(ctx context.Context) error {
 			return err
 		}
 		g.was = s.live(g.record)
+		g.skip = tx.reap && g.was
 		g.missing = nil
 		if tx.deep && !g.exists {
 			g.missing, err = s.missing(ctx, g.path)

@@ -30,7 +30,7 @@ func (s *Store) Put(ctx context.Context, key string, value []byte, o backend.Put
 	if o.If != backend.Always {
 		t.Checks = []backend.Check{{If: o.If, Key: key, Revision: o.Revision}}
 	}
-	done, err := s.single(ctx, t)
+	done, err := s.single(ctx, t, terms{})
 	if err != nil {
 		return backend.Entry{}, err
 	}
@@ -41,8 +41,8 @@ func (s *Store) Put(ctx context.Context, key string, value []byte, o backend.Put
 }
 
 // single is commit for the write of one key.
-func (s *Store) single(ctx context.Context, t backend.Txn) (committed, error) {
-	done, err := s.commit(ctx, t)
+func (s *Store) single(ctx context.Context, t backend.Txn, with terms) (committed, error) {
+	done, err := s.commit(ctx, t, with)
 	var check *backend.CheckError
 	if errors.As(err, &check) {
 		return done, check.Err
@@ -91,13 +91,16 @@ func (s *Store) written(key string, st *zk.Stat) backend.Entry {
 // Delete implements backend.Store, in two round trips. The same Multi removes the directories that are empty
 // afterwards.
 func (s *Store) Delete(ctx context.Context, key string, o backend.DeleteOptions) error {
+	if err := s.usable(); err != nil {
+		return err
+	}
 	if o.If == backend.Always {
 		o.If = backend.Present
 	}
 	_, err := s.single(ctx, backend.Txn{
 		Checks: []backend.Check{{If: o.If, Key: key, Revision: o.Revision}},
 		Writes: []backend.Write{{Key: key, Delete: true}},
-	})
+	}, terms{})
 	return err
 }
 
@@ -109,7 +112,7 @@ func (s *Store) DeletePrefix(ctx context.Context, prefix string) (int64, error) 
 		if len(t.Writes) == 0 {
 			return nil
 		}
-		done, err := s.commit(ctx, t)
+		done, err := s.commit(ctx, t, terms{})
 		t.Writes = t.Writes[:0]
 		if err != nil {
 			return err
