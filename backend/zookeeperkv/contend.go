@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
-	"fmt"
 	"slices"
 	"strconv"
 	"strings"
@@ -15,6 +14,7 @@ import (
 
 	"github.com/polykv/kv/backend"
 	"github.com/polykv/kv/internal/backoff"
+	"github.com/polykv/kv/internal/keys"
 )
 
 // Contend implements backend.Store. A place in the queue is an ephemeral sequential node below META/lock/NAME:
@@ -41,7 +41,7 @@ func (s *Store) Contend(ctx context.Context, name string, o backend.ContendOptio
 	c := &contender{
 		s: s, l: l, name: name, dir: s.lockDir(name), guid: rand.Text(), place: backend.Place{Shared: o.Shared, Slots: o.Slots},
 		granted: granted, lease: max(o.Lease, granted),
-		lost: make(chan struct{}), gone: make(chan struct{}), renewedC: make(chan struct{}, 1),
+		lost: make(chan struct{}), gone: make(chan struct{}),
 	}
 	alone, err := c.enter(ctx, o.Value)
 	if err != nil {
@@ -70,7 +70,12 @@ func (s *Store) Contend(ctx context.Context, name string, o backend.ContendOptio
 		c.discard()
 		return nil, err
 	}
-	if !l.spawn(c.keep) {
+	l.contenders.Add(1)
+	ok := l.spawn(func() {
+		defer l.contenders.Add(-1)
+		c.keep()
+	})
+	if !ok {
 		return nil, backend.ErrClosed
 	}
 	return c, nil
@@ -78,9 +83,9 @@ func (s *Store) Contend(ctx context.Context, name string, o backend.ContendOptio
 
 func (s *Store) lockDir(name string) string { return s.meta + "/lock/" + lockName(name) }
 
-// lockName makes one segment of a lock's name, the longest ones by their digest.
+// lockName makes one segment of a lock's name.
 func lockName(name string) string {
-	return slotOfName(name)
+	return strings.NewReplacer("%", "%25", "/", "%2F").Replace(keys.ZooKeeper().Encode(name))
 }
 
 // contender is one place.
@@ -96,10 +101,9 @@ type contender struct {
 	lease   time.Duration
 	granted time.Duration // the session's timeout
 
-	gone     chan struct{} // closed when the node is no more, or not ours to remove
-	lost     chan struct{}
-	renewedC chan struct{}
-	leave    sync.Once
+	gone  chan struct{} // closed when the node is no more, or not ours to remove
+	lost  chan struct{}
+	leave sync.Once
 
 	mu       sync.Mutex
 	renewed  time.Time
@@ -437,7 +441,7 @@ func (c *contender) watch(ctx context.Context, name string) (ch <-chan zk.Event,
 	}
 	path := join(c.dir, name)
 	a, err := call(ctx, c.l, reads, func(conn *zk.Conn) (answer, error) {
-		there, _, _, ch, err := existsW(conn, path)
+		there, _, ch, err := conn.ExistsW(path)
 		return answer{there, ch}, err
 	}, nil)
 	if err != nil {
@@ -582,7 +586,7 @@ func (c *contender) keep() {
 			c.mu.Lock()
 			renewed := c.renewed
 			c.mu.Unlock()
-			contact := c.l.contact()
+			contact := c.l.contact(c.granted)
 			if contact.Before(renewed) {
 				contact = renewed
 			}
@@ -638,7 +642,7 @@ func (c *contender) watchOwn(ctx context.Context) (ch <-chan zk.Event, there boo
 	ctx, cancel := context.WithTimeout(ctx, min(c.granted/4, time.Second))
 	defer cancel()
 	a, err := call(ctx, c.l, reads, func(conn *zk.Conn) (answer, error) {
-		there, _, _, ch, err := existsW(conn, c.path)
+		there, _, ch, err := conn.ExistsW(c.path)
 		return answer{there, ch}, err
 	}, nil)
 	if err != nil {
@@ -646,5 +650,3 @@ func (c *contender) watchOwn(ctx context.Context) (ch <-chan zk.Event, there boo
 	}
 	return a.ch, a.there
 }
-
-var errMaxLease = fmt.Errorf("%w: the lease is longer than this connection's session", backend.ErrInvalid)

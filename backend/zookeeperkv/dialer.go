@@ -141,32 +141,3 @@ func (c clientLog) Printf(format string, args ...any) {
 		c.to.Info("zookeeper client: " + fmt.Sprintf(format, args...))
 	}
 }
-
-// sessions are the further sessions that leases longer than the main session's need.
-type sessions struct {
-	s *Store
-
-	mu    sync.Mutex
-	links map[time.Duration]*link
-}
-
-func (p *sessions) close() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	for _, l := range p.links {
-		l.close(true)
-	}
-	p.links = nil
-}
-
-// minLease is the session timeout that the server granted, or was asked for.
-func (s *Store) minLease() time.Duration { return s.link.timeout(s.o.SessionTimeout) }
-
-func (l *link) timeout(asked time.Duration) time.Duration {
-	if l.wire != nil {
-		if d, ok := l.wire.granted(); ok {
-			return d
-		}
-	}
-	return asked
-}

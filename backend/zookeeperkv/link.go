@@ -41,6 +41,12 @@ type link struct {
 	barrier *barrier // whose sync has not been written yet
 	done    chan struct{}
 	wg      sync.WaitGroup
+	ctx     context.Context // ends with the link
+	cancel  context.CancelFunc
+
+	contenders atomic.Int32 // places in queues
+	pulsing    sync.Once
+	pulse      atomic.Int64 // when the last pulse that was answered was sent, in Unix nanoseconds
 }
 
 func newLink(conn *zk.Conn, w *wire, o Options) *link {
@@ -48,6 +54,7 @@ func newLink(conn *zk.Conn, w *wire, o Options) *link {
 		conn: conn, wire: w, log: o.Logger, dialTimeout: o.DialTimeout,
 		slots: make(chan struct{}, maxInFlight), done: make(chan struct{}),
 	}
+	l.ctx, l.cancel = context.WithCancel(context.Background())
 	l.session.init(l)
 	l.hub.init(l)
 	return l
@@ -83,6 +90,7 @@ func (l *link) close(owned bool) {
 	l.ended = true
 	if !ended {
 		close(l.done)
+		l.cancel()
 	}
 	l.mu.Unlock()
 	if owned && !ended {

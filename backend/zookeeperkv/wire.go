@@ -17,6 +17,9 @@ const (
 	opSetWatches = 101
 )
 
+// xidPing is the xid of every ping.
+const xidPing = -2
+
 // dialFunc opens a connection to one server.
 type dialFunc func(ctx context.Context, network, address string) (net.Conn, error)
 
@@ -41,6 +44,8 @@ type wire struct {
 	mu       sync.Mutex
 	expected map[string]func()
 	current  net.Conn
+	pings    []time.Time // sent and not answered, on the current connection
+	contact  time.Time   // when the last ping that was answered was sent
 }
 
 func newWire(dial dialFunc, handshake time.Duration) *wire {
@@ -63,7 +68,7 @@ func (w *wire) open(network, address string, _ time.Duration) (net.Conn, error) 
 		c.Close()
 		return nil, net.ErrClosed
 	}
-	w.current = c
+	w.current, w.pings = c, nil
 	return &wireConn{Conn: c, w: w, in: bufio.NewReaderSize(c, 16<<10), n: w.conns.Add(1)}, nil
 }
 
@@ -89,6 +94,30 @@ func (w *wire) heard() time.Time {
 func (w *wire) granted() (d time.Duration, ok bool) {
 	ms := w.timeout.Load()
 	return time.Duration(ms) * time.Millisecond, ms > 0
+}
+
+// pinging notes that a ping, or the handshake, is being sent.
+func (w *wire) pinging() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.pings = append(w.pings, time.Now())
+}
+
+// pinged notes the answer to the oldest.
+func (w *wire) pinged() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if len(w.pings) > 0 {
+		w.contact, w.pings = w.pings[0], w.pings[1:]
+	}
+}
+
+// lastContact is when the last ping was sent that was answered: the server keeps the session for its timeout from
+// then on, at least.
+func (w *wire) lastContact() time.Time {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.contact
 }
 
 // expect returns a path for a sync request and calls f once that is written. forget ends it.
@@ -132,6 +161,9 @@ func (c *wireConn) SetReadDeadline(t time.Time) error {
 // Write gets one whole frame: length, xid, type, and for most types the path first.
 func (c *wireConn) Write(frame []byte) (int, error) {
 	var written func()
+	if len(frame) >= 8 && (!c.open || int32(binary.BigEndian.Uint32(frame[4:])) == xidPing) {
+		c.w.pinging()
+	}
 	if len(frame) >= 12 && c.open {
 		switch binary.BigEndian.Uint32(frame[8:]) {
 		case opSync:
@@ -183,12 +215,16 @@ func (c *wireConn) frame() error {
 	c.w.lastHeard.Store(time.Now().UnixNano())
 	if !c.open {
 		c.open = true
+		c.w.pinged()
 		if ms := int32(binary.BigEndian.Uint32(head[8:])); ms > 0 {
 			c.w.timeout.Store(int64(ms))
 		}
 		return nil
 	}
 	xid, zxid := int32(binary.BigEndian.Uint32(head[4:])), int64(binary.BigEndian.Uint64(head[8:]))
+	if xid == xidPing {
+		c.w.pinged()
+	}
 	if xid >= 0 && zxid > c.w.zxid.Load() {
 		c.w.zxid.Store(zxid) // one reader at a time: no race between load and store
 	}
