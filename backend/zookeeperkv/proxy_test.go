@@ -15,14 +15,15 @@ type proxy struct {
 	server string
 	wg     sync.WaitGroup
 
-	mu     sync.Mutex
-	moving *sync.Cond
-	paused bool
-	closed bool
-	count  int64
-	ops    map[int32]int64
-	conns  map[net.Conn]bool
-	lose   func(op int32) bool // whether to cut instead of passing the answer to the next request of this type
+	mu      sync.Mutex
+	moving  *sync.Cond
+	paused  bool
+	closed  bool
+	count   int64
+	ops     map[int32]int64
+	watched int
+	conns   map[net.Conn]bool
+	lose    func(op int32) bool // whether to cut instead of passing the answer to the next request of this type
 }
 
 func newProxy(t testing.TB, server string) *proxy {
@@ -58,6 +59,13 @@ func (p *proxy) of(op int32) int64 {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.ops[op]
+}
+
+// watches returns how many watches were asked for.
+func (p *proxy) watches() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.watched
 }
 
 func (p *proxy) cut() {
@@ -154,6 +162,9 @@ func (l *proxied) copy(to, from net.Conn, requests bool) {
 				op := int32(binary.BigEndian.Uint32(frame[8:]))
 				p.count++
 				p.ops[op]++
+				if (op == 3 || op == 4 || op == 12) && frame[len(frame)-1] == 1 {
+					p.watched++ // exists, getData and getChildren2 end with the wish for a watch
+				}
 				if p.lose != nil && p.lose(op) {
 					l.mu.Lock()
 					l.lost[xid] = true

@@ -134,14 +134,20 @@ func (w *watch) step() (more bool, err error) {
 	w.expire()
 	jobs := w.take()
 	if len(jobs) == 0 {
-		return false, w.rest(epoch)
+		w.rest(epoch)
+		return false, nil
 	}
 	results, err := w.read(jobs)
 	if err != nil {
 		w.giveBack(jobs)
 		return false, err
 	}
-	return true, w.apply(results)
+	if now, _ := w.l.session.now(); now != w.epoch {
+		w.giveBack(jobs) // read it again after Resynced
+		return true, nil
+	}
+	w.apply(results)
+	return true, nil
 }
 
 // deliverPending reads values of the snapshot that did not fit into the buffer before.
@@ -197,13 +203,13 @@ func (w *watch) expire() {
 }
 
 // rest is what is said when there is nothing to read.
-func (w *watch) rest(epoch uint64) error {
+func (w *watch) rest(epoch uint64) {
 	if w.resync {
 		w.resync, w.light = false, nil
 		w.push(backend.Event{Kind: backend.Synced})
 	}
 	if epoch != w.epoch {
-		return nil // something may have been missed that is not known yet
+		return // something may have been missed that is not known yet
 	}
 	w.mu.Lock()
 	say := w.progress && len(w.dirty) == 0
@@ -214,7 +220,6 @@ func (w *watch) rest(epoch uint64) error {
 	if say {
 		w.push(backend.Event{Kind: backend.Progress})
 	}
-	return nil
 }
 
 // sleep waits for something to do.
@@ -287,7 +292,7 @@ func (w *watch) giveBack(jobs []job) {
 
 // apply compares what was read with what is known. Data come before children: a name that is listed although its node
 // was gone a moment before has to be taken for a new one.
-func (w *watch) apply(results []result) error {
+func (w *watch) apply(results []result) {
 	var events []backend.Event
 	var again []string
 	for _, r := range results {
@@ -324,7 +329,6 @@ func (w *watch) apply(results []result) error {
 	for _, e := range events {
 		w.push(e)
 	}
-	return nil
 }
 
 // compare appends the events that lead from what is known to what was read.

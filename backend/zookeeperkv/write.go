@@ -54,7 +54,8 @@ func (s *Store) single(ctx context.Context, t backend.Txn, with terms) (committe
 func (s *Store) putPlain(ctx context.Context, key, path string, value []byte, absent bool) (backend.Entry, bool, error) {
 	// A copy: the request may outlive the call. Never nil, which would make a directory of the node.
 	value = append(make([]byte, 0, len(value)), value...)
-	for range 3 {
+	var above []string // directories to make as well
+	for range 5 {
 		if !absent {
 			st, err := call(ctx, s.link, writes, func(c *zk.Conn) (*zk.Stat, error) { return c.Set(path, value, -1) }, nil)
 			if err == nil {
@@ -65,17 +66,22 @@ func (s *Store) putPlain(ctx context.Context, key, path string, value []byte, ab
 			}
 		}
 		// Only a set answers with a Stat, so the node is made empty first; nobody sees it so.
-		ops := []any{
-			&zk.CreateRequest{Path: path, Acl: s.o.ACL},
-			&zk.SetDataRequest{Path: path, Data: value, Version: 0},
+		ops := make([]any, 0, len(above)+2)
+		for _, dir := range above {
+			ops = append(ops, &zk.CreateRequest{Path: dir, Acl: s.o.ACL})
 		}
-		res, _, err := s.multi(ctx, s.link, ops, nil)
+		ops = append(ops, &zk.CreateRequest{Path: path, Acl: s.o.ACL}, &zk.SetDataRequest{Path: path, Data: value})
+		res, failed, err := s.multi(ctx, s.link, ops, nil)
 		switch {
 		case err == nil:
-			return s.written(key, res[1].Stat), true, nil
+			return s.written(key, res[len(res)-1].Stat), true, nil
 		case !moved(err):
 			return backend.Entry{}, false, err
-		case absent, errors.Is(err, zk.ErrNoNode):
+		case errors.Is(err, zk.ErrNoNode), failed < len(above):
+			if above, err = s.missing(ctx, path); err != nil {
+				return backend.Entry{}, false, err
+			}
+		case absent:
 			return backend.Entry{}, false, nil
 		}
 	}
