@@ -252,20 +252,21 @@ func (tx *txn) prune(ctx context.Context) error {
 			if by >= 0 || !s.inside(dir) || tx.writes(dir) {
 				continue
 			}
-			guard, err := s.guards.of(ctx, guardOf(dir))
-			if err != nil {
-				return err
-			}
-			n, err := s.head(ctx, s.link, dir)
-			if err != nil {
-				return err
-			}
 			delete(tx.grows, dir)
-			if !n.exists || n.isKey() || int(n.stat.NumChildren)+by > 0 {
+			// Most directories are not emptied, and it takes no data to see that.
+			d, found := tx.dirs[dir]
+			if found && (int(d.stat.NumChildren)+by > 0 || d.stat.DataLength > 0) {
+				continue
+			}
+			d, err := s.directory(ctx, dir, s.get)
+			if err != nil {
+				return err
+			}
+			if !d.exists || d.isKey() || int(d.stat.NumChildren)+by > 0 {
 				continue
 			}
 			tx.bumped[guardOf(dir)] = true
-			tx.add(ofKey, 0, &zk.DeleteRequest{Path: dir, Version: tx.rests(dir, n.stat.Version, guard)})
+			tx.add(ofKey, 0, &zk.DeleteRequest{Path: dir, Version: tx.rests(dir, d.stat.Version, d.guard)})
 			tx.grows[parent(dir)]--
 			again = true
 		}

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/go-zookeeper/zk"
@@ -110,7 +112,8 @@ type txn struct {
 	heldAt  []int           // their indices in Txn.Checks
 
 	attempts int
-	deep     bool // look which directories are missing
+	deep     bool                 // look which directories are missing
+	dirs     map[string]directory // that keys are deleted from
 	plan
 }
 
@@ -217,7 +220,23 @@ func (tx *txn) survey(ctx context.Context) error {
 			return err
 		}
 	}
-	return parallel(ctx, len(tx.order), func(ctx context.Context, i int) (err error) {
+	tx.dirs = map[string]directory{}
+	var dirs []string
+	for _, g := range tx.order {
+		if dir := parent(g.path); g.write != nil && g.write.Delete && s.inside(dir) && !slices.Contains(dirs, dir) {
+			dirs = append(dirs, dir)
+		}
+	}
+	var mu sync.Mutex
+	return parallel(ctx, len(tx.order)+len(dirs), func(ctx context.Context, i int) (err error) {
+		if i >= len(tx.order) {
+			path := dirs[i-len(tx.order)]
+			d, err := s.directory(ctx, path, s.exists)
+			mu.Lock()
+			tx.dirs[path] = d
+			mu.Unlock()
+			return err
+		}
 		g := tx.order[i]
 		if g.guard, err = s.guards.of(ctx, guardOf(g.path)); err != nil {
 			return err
@@ -233,6 +252,20 @@ func (tx *txn) survey(ctx context.Context) error {
 		}
 		return err
 	})
+}
+
+// directory is what is known of a directory that may have been emptied.
+type directory struct {
+	node
+	guard int32 // from before the node was read
+}
+
+func (s *Store) directory(ctx context.Context, path string, read reading) (d directory, err error) {
+	if d.guard, err = s.guards.of(ctx, guardOf(path)); err != nil {
+		return d, err
+	}
+	d.node, err = read(ctx, s.link, path)
+	return d, err
 }
 
 // missing returns the directories above path that are not there, the topmost first.
