@@ -1,3 +1,11 @@
 module github.com/polykv/kv
 
 go 1.25.0
+
+require (
+	github.com/vmihailenco/msgpack/v5 v5.4.1
+	go.uber.org/goleak v1.3.0
+	google.golang.org/protobuf v1.36.12
+)
+
+require github.com/vmihailenco/tagparser/v2 v2.0.0 // indirect

@@ -1,0 +1,47 @@
+// Package testserver runs real etcd, Consul, ZooKeeper and Redis servers as local processes for tests.
+//
+// A package's tests share one server of each kind, which is started by the first test that asks and stopped after the
+// last one:
+//
+//	var servers testserver.Pool
+//
+//	func TestMain(m *testing.M) { goleak.VerifyTestMain(servers.M(m)) }
+//
+//	func TestPut(t *testing.T) {
+//		s := servers.Shared(t, testserver.Spec{Store: testserver.Etcd})
+//		client := dial(s.Addrs())
+//		root := testserver.UniqueName(t) // the server is shared, so keep to a name of your own
+//		…
+//	}
+//
+// A test that kills, pauses or restarts takes a server of its own:
+//
+//	s := testserver.Start(t, testserver.Spec{Store: testserver.Redis, Persist: true})
+//	s.Kill(0)                // SIGKILL; the port now refuses connections
+//	s.Restart(t.Context(), 0) // the same port and data; returns once the server answers
+//
+// Servers run in their default configuration, on free ports of 127.0.0.1, with data in a temporary directory. What
+// differs from the defaults is only what several servers on one machine cannot share (addresses, directories,
+// ZooKeeper's admin page, Consul's DNS and gRPC ports) and Consul's look-up of newer versions on the internet.
+//
+// On Linux the servers die with the test process, even when that is killed. The directory that a killed process leaves
+// behind is removed by the next one.
+//
+// # Environment
+//
+//	KV_TEST_PROVIDER            auto (the default) and local: run processes. containers: use only the servers named by
+//	                            KV_TEST_<STORE>_URL, as the integration module sets them. none: run no server.
+//	KV_TEST_ETCD_URL            a running server to use in place of a shared one in default configuration, such as
+//	                            etcd://127.0.0.1:2379. _CONSUL_, _ZOOKEEPER_ and _REDIS_ alike.
+//	KV_TEST_REQUIRE             stores, separated by commas, that have to run ("all" for every one): a test that cannot
+//	                            have its server then fails. Without it, the test is skipped and says what is missing.
+//	KV_TEST_CACHE               where built servers are kept; by default kv-test in os.UserCacheDir.
+//	KV_TEST_ETCD_BIN            a server binary to use in place of the built one. _CONSUL_ and _REDIS_ alike.
+//	KV_TEST_ZOOKEEPER_CLASSPATH ZooKeeper's jars, in place of the Debian package's.
+//
+// etcd and Consul are built from the modules below integration/servers, at the versions pinned there, once a machine;
+// Redis and ZooKeeper come from the operating system's packages. "go run ./internal/testserver/install" builds ahead of
+// the tests what is missing: Consul takes minutes.
+//
+// With -short no server is run, unless it is required.
+package testserver
