@@ -1,7 +1,7 @@
 package keys
 
-// ZooKeeper is the Escaper for ZooKeeper paths. It escapes what the server refuses (PathUtils.validatePath, the same from
-// 3.4 to 3.9; go-zookeeper's own check is a subset):
+// ZooKeeper is the Escaper for ZooKeeper paths. It escapes what the server refuses (PathUtils.validatePath;
+// go-zookeeper's own check is a subset):
 //
 //   - the UTF-16 code units 0x01-1F, 7F-9F, D800-F8FF and FFF0-FFFF: control characters, private use, specials, and every
 //     character from U+10000, since Java sees its surrogates;
