@@ -88,11 +88,13 @@ func (s *Store) plan(t backend.Txn) (*plan, error) {
 		p.checks[i] = name
 		p.guard[name] = i
 	}
+	bytes := 0
 	for i, w := range t.Writes {
 		name, err := s.name(w.Key)
 		if err != nil {
 			return nil, err
 		}
+		bytes += len(w.Key) + len(w.Value)
 		if err := s.fits(w.Value); err != nil {
 			return nil, err
 		}
@@ -101,6 +103,9 @@ func (s *Store) plan(t backend.Txn) (*plan, error) {
 			return nil, err
 		}
 		p.writes[i] = name
+	}
+	if limit := s.maxTxn(); bytes > limit {
+		return nil, fmt.Errorf("%w: %d bytes of keys and values, the limit is %d", backend.ErrTooLarge, bytes, limit)
 	}
 	return p, nil
 }

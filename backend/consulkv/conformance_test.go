@@ -2,59 +2,49 @@ package consulkv_test
 
 import (
 	"context"
-	"net/http"
-	"sync/atomic"
 	"testing"
 
 	"github.com/hashicorp/consul/api"
 
 	"github.com/polykv/kv/backend"
 	"github.com/polykv/kv/backend/backendtest"
-	"github.com/polykv/kv/backend/consulkv"
 	"github.com/polykv/kv/internal/keys"
 	"github.com/polykv/kv/internal/testserver"
 )
 
-// counter counts requests.
-type counter struct {
-	next http.RoundTripper
-	n    atomic.Int64
-}
-
-func (c *counter) RoundTrip(r *http.Request) (*http.Response, error) {
-	c.n.Add(1)
-	return c.next.RoundTrip(r)
-}
-
-// transport is a transport of the test's own, closed with it.
-func transport(t testing.TB) *http.Transport {
-	tr := http.DefaultTransport.(*http.Transport).Clone()
-	tr.MaxIdleConnsPerHost = 64
-	t.Cleanup(tr.CloseIdleConnections)
-	return tr
-}
-
-func open(t testing.TB, addr, root string) *consulkv.Store {
-	return consulkv.New(&api.Config{Address: addr}, consulkv.Options{Root: root})
-}
-
 func TestConformance(t *testing.T) {
-	srv := servers.Shared(t, testserver.Spec{Store: testserver.Consul})
+	srv := testserver.Start(t, testserver.Spec{Store: testserver.Consul})
 	addr := srv.Addrs()[0]
-	count := &counter{next: transport(t)}
+	var net network
 	backendtest.Run(t, backendtest.Harness{
-		Open: func(t testing.TB, root string) backend.Store {
-			return consulkv.New(&api.Config{Address: addr, HttpClient: &http.Client{Transport: count}}, consulkv.Options{Root: root})
-		},
+		Open: func(t testing.TB, root string) backend.Store { return net.open(t, addr, root) },
 		Foreign: func(t testing.TB, root string) backendtest.Foreign {
-			conf := &api.Config{Address: addr, HttpClient: &http.Client{Transport: transport(t)}}
-			client, err := api.NewClient(conf)
+			client, err := api.NewClient(&api.Config{Address: addr, HttpClient: new(network).client(t)})
 			if err != nil {
 				t.Fatal(err)
 			}
 			return foreign{client.KV(), root}
 		},
-		Requests: count.n.Load,
+		Requests: net.requests.Load,
+		Restart: func(t testing.TB) {
+			if err := srv.Kill(0); err != nil {
+				t.Fatal(err)
+			}
+			if err := srv.Restart(t.Context(), 0); err != nil {
+				t.Fatal(err)
+			}
+		},
+		Break: func(testing.TB) { net.cut() },
+		Pause: func(t testing.TB) func() {
+			if err := srv.Pause(0); err != nil {
+				t.Fatal(err)
+			}
+			return func() {
+				if err := srv.Resume(0); err != nil {
+					t.Error(err)
+				}
+			}
+		},
 	})
 }
 

@@ -5,6 +5,7 @@ go 1.26.7
 require (
 	github.com/hashicorp/consul/api v1.34.5
 	github.com/polykv/kv v0.0.0
+	go.uber.org/goleak v1.3.0
 )
 
 require (

@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -33,6 +34,7 @@ type request struct {
 	query  string // escaped
 	body   []byte
 	write  bool // may change something: a lost reply is ErrUncertain
+	stream bool // may be slow to read, or wait for a change
 	late   bool // part of cleaning up, which Close does not interrupt
 }
 
@@ -73,6 +75,10 @@ func (s *Store) send(ctx context.Context, r request) (*response, error) {
 		return nil, err
 	}
 
+	done, err := s.admit(ctx, r.stream)
+	if err != nil {
+		return nil, err
+	}
 	inner, cancel := context.WithCancelCause(ctx)
 	detach := context.AfterFunc(life, func() { cancel(backend.ErrClosed) })
 	dial := time.AfterFunc(s.o.DialTimeout, func() { cancel(errDial) })
@@ -85,6 +91,7 @@ func (s *Store) send(ctx context.Context, r request) (*response, error) {
 		dial.Stop()
 		detach()
 		cancel(nil)
+		done()
 	}
 
 	target := url.URL{Path: r.path} // escapes what has to be
@@ -116,6 +123,30 @@ func (s *Store) send(ctx context.Context, r request) (*response, error) {
 	out.body = &bodyReader{resp.Body, func(err error) error { return s.lost(ctx, inner, r, true, err) }}
 	out.index, _ = strconv.ParseUint(resp.Header.Get("X-Consul-Index"), 10, 64)
 	return out, nil
+}
+
+// maxInFlight bounds how many requests of one Store are under way. The agent
+// closes the 201st connection of one client address (http_max_conns_per_client),
+// with an answer that nobody asked for, so a burst has to queue on this side.
+const maxInFlight = 64
+
+// admit waits for a place among the requests under way. Streams need none:
+// their number is that of the lists and watches that are open, and a caller
+// may make other calls while it reads one.
+func (s *Store) admit(ctx context.Context, stream bool) (done func(), err error) {
+	if stream {
+		return func() {}, nil
+	}
+	select {
+	case s.inFlight <- struct{}{}:
+	default:
+		select {
+		case s.inFlight <- struct{}{}:
+		case <-ctx.Done():
+			return nil, backend.ContextError(ctx)
+		}
+	}
+	return sync.OnceFunc(func() { <-s.inFlight }), nil
 }
 
 // bodyReader classifies what goes wrong while a body is read.
@@ -196,7 +227,8 @@ func (s *Store) fetch(ctx context.Context, name string, recurse bool, m mode, ex
 	if recurse {
 		query += "&recurse"
 	}
-	resp, err := s.send(ctx, request{method: http.MethodGet, path: "/v1/kv/" + name, query: query})
+	stream := recurse || extra != ""
+	resp, err := s.send(ctx, request{method: http.MethodGet, path: "/v1/kv/" + name, query: query, stream: stream})
 	if err != nil {
 		return nil, err
 	}

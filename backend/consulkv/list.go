@@ -35,9 +35,13 @@ const listBuffer = 4 << 20
 func (s *Store) List(ctx context.Context, prefix string, o backend.ListOptions) iter.Seq2[backend.Entry, error] {
 	return func(yield func(backend.Entry, error) bool) {
 		n := 0
+		var ended error
 		out := func(e backend.Entry) bool {
 			if o.After != "" && e.Key <= o.After {
 				return true
+			}
+			if ended = backend.ContextError(ctx); ended != nil {
+				return false
 			}
 			n++
 			return yield(e, nil) && (o.Limit <= 0 || n < o.Limit)
@@ -53,6 +57,9 @@ func (s *Store) List(ctx context.Context, prefix string, o backend.ListOptions) 
 			err = s.listChildren(ctx, prefix, native, m, o.KeysOnly, out)
 		default:
 			err = s.listAll(ctx, native, m, o.KeysOnly, out)
+		}
+		if err == nil {
+			err = ended
 		}
 		if err != nil {
 			yield(backend.Entry{}, err)

@@ -58,17 +58,18 @@ const (
 type Store struct {
 	backend.Unimplemented
 
-	o       Options
-	space   keys.Space
-	broken  error // why the configuration cannot be used; every call returns it
-	client  *api.Client
-	http    *http.Client
-	owned   *http.Transport // to be closed with the Store; nil if the user's
-	base    string          // scheme://host and path prefix
-	query   string          // parameters of every request, each preceded by "&"
-	headers http.Header
-	probe   string // native name below the root that is never a key
-	id      string // tells this Store's contenders from those of others
+	o        Options
+	space    keys.Space
+	broken   error // why the configuration cannot be used; every call returns it
+	client   *api.Client
+	http     *http.Client
+	owned    *http.Transport // to be closed with the Store; nil if the user's
+	base     string          // scheme://host and path prefix
+	query    string          // parameters of every request, each preceded by "&"
+	headers  http.Header
+	inFlight chan struct{}
+	probe    string // native name below the root that is never a key
+	id       string // tells this Store's contenders from those of others
 
 	facts facts
 	reap  reaper
@@ -112,11 +113,12 @@ var _ backend.Store = (*Store)(nil)
 // same configuration.
 func New(conf *api.Config, o Options) *Store {
 	s := &Store{
-		o:       o.withDefaults(),
-		closers: map[closer]struct{}{},
-		lines:   map[string]*line{},
-		id:      rand.Text(),
-		done:    make(chan struct{}),
+		o:        o.withDefaults(),
+		closers:  map[closer]struct{}{},
+		lines:    map[string]*line{},
+		id:       rand.Text(),
+		inFlight: make(chan struct{}, maxInFlight),
+		done:     make(chan struct{}),
 	}
 	s.ctx, s.cancel = context.WithCancelCause(context.Background())
 	s.late, s.stop = context.WithCancel(context.Background())
@@ -216,7 +218,7 @@ func (s *Store) Capabilities() backend.Capabilities {
 		Name:          "consul",
 		MaxKeyBytes:   maxKeyBytes,
 		MaxValueBytes: s.maxValue(),
-		MaxTxnBytes:   (s.o.maxBody() - 16<<10) / 4 * 3,
+		MaxTxnBytes:   s.maxTxn(),
 
 		MinTTL:   minTTL,
 		TTLSlack: 2*s.o.ClockSkew + time.Second,
@@ -226,7 +228,7 @@ func (s *Store) Capabilities() backend.Capabilities {
 		LinearizableReads:  true,
 		SnapshotList:       true,
 		AtomicDeletePrefix: !s.holdsMeta(s.space.Prefix("")),
-		ForeignCAS:         true,
+		ForeignCAS:         false, // a foreign put of what is there changes nothing, not even the index
 		ForeignEvents:      true,
 		FairLock:           true,
 		CrossProcessLock:   true,
@@ -243,6 +245,11 @@ func (o Options) maxBody() int { return max(o.MaxTxnBytes, o.MaxValueBytes) }
 func (s *Store) maxValue() int {
 	return min(s.o.MaxValueBytes, (s.o.maxBody()-4<<10)/4*3)
 }
+
+// maxTxn is how many bytes of keys and values a transaction carries: that much
+// of its JSON is left once the frame of 128 operations with names of usual
+// length is taken off. Longer names may hit the limit of the request earlier.
+func (s *Store) maxTxn() int { return (s.o.maxBody() - 16<<10) / 4 * 3 }
 
 // holdsMeta reports whether the bookkeeping lies below a native prefix.
 func (s *Store) holdsMeta(prefix string) bool {
