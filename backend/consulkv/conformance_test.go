@@ -6,6 +6,8 @@ import (
 
 	"github.com/hashicorp/consul/api"
 
+	"go.uber.org/goleak"
+
 	"github.com/polykv/kv/backend"
 	"github.com/polykv/kv/backend/backendtest"
 	"github.com/polykv/kv/internal/keys"
@@ -34,6 +36,8 @@ func TestConformance(t *testing.T) {
 				t.Fatal(err)
 			}
 		},
+		// A server that was restarted has a process, and its watcher, anew.
+		Leaks: []goleak.Option{goleak.IgnoreAnyFunction("github.com/polykv/kv/internal/testserver.(*process).run")},
 		Break: func(testing.TB) { net.cut() },
 		Pause: func(t testing.TB) func() {
 			if err := srv.Pause(0); err != nil {
