@@ -2,6 +2,7 @@ package consulkv
 
 import (
 	"hash/maphash"
+	"math/rand/v2"
 	"sync"
 	"time"
 
@@ -17,12 +18,14 @@ import (
 //	bits 47–44  what the rest is
 //	bits 43–0   expiry: milliseconds since 1970, until the year 2527
 //	            contender: bit 43 shared, bits 31–0 slots
+//	            lease: a number that tells this write from others
 const (
 	flagsMagic = uint64('k')<<56 | uint64('v')<<48
 	kindMask   = uint64(0xF) << 44
 	kindExpiry = uint64(1) << 44
 	kindPlace  = uint64(2) << 44
 	kindNone   = uint64(3) << 44 // never outlives the transaction that writes it
+	kindLease  = uint64(4) << 44
 	restMask   = uint64(1)<<44 - 1
 	sharedBit  = uint64(1) << 43
 
@@ -63,6 +66,9 @@ func (s *Store) expired(flags uint64, now time.Time) bool {
 	ms := expiryOf(flags)
 	return ms != 0 && now.UnixMilli() >= ms+s.o.ClockSkew.Milliseconds()
 }
+
+// leaseFlags are new at each call.
+func leaseFlags() uint64 { return flagsMagic | kindLease | rand.Uint64()&restMask }
 
 func placeFlags(o backend.ContendOptions) uint64 {
 	f := flagsMagic | kindPlace | uint64(uint32(max(o.Slots, 1)))

@@ -227,8 +227,13 @@ func (s *Store) fetch(ctx context.Context, name string, recurse bool, m mode, ex
 	if recurse {
 		query += "&recurse"
 	}
-	stream := recurse || extra != ""
-	resp, err := s.send(ctx, request{method: http.MethodGet, path: "/v1/kv/" + name, query: query, stream: stream})
+	return s.ask(ctx, name, request{query: query, stream: recurse || extra != ""})
+}
+
+// ask makes a request for pairs.
+func (s *Store) ask(ctx context.Context, name string, r request) (*response, error) {
+	r.method, r.path = http.MethodGet, "/v1/kv/"+name
+	resp, err := s.send(ctx, r)
 	if err != nil {
 		return nil, err
 	}

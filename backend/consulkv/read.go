@@ -33,7 +33,16 @@ func (p *pair) found(value []byte) found {
 
 // get reads one native name.
 func (s *Store) get(ctx context.Context, name string, m mode) (f found, ok bool, err error) {
-	resp, err := s.fetch(ctx, name, false, m, "")
+	return s.getWhen(ctx, name, m, false)
+}
+
+// getLate is get for cleaning up.
+func (s *Store) getLate(ctx context.Context, name string) (f found, ok bool, err error) {
+	return s.getWhen(ctx, name, consistent, true)
+}
+
+func (s *Store) getWhen(ctx context.Context, name string, m mode, late bool) (f found, ok bool, err error) {
+	resp, err := s.ask(ctx, name, request{query: string(m), late: late})
 	if err != nil {
 		return found{}, false, err
 	}
