@@ -192,9 +192,9 @@ func (s *Store) poll(ctx context.Context, name string, recurse bool, wait *backo
 
 func (s *Store) pollFrom(ctx context.Context, name string, recurse bool, from uint64, wait *backoff.Backoff, see func(io.Reader, uint64) (bool, error)) error {
 	quiet := time.Duration(0)
-	for {
+	for hold := minHold; ; hold = min(2*hold, maxHold) {
 		began := time.Now()
-		more, index, err := s.pollOnce(ctx, name, recurse, from, see)
+		more, index, err := s.pollOnce(ctx, name, recurse, from, hold, see)
 		switch {
 		case ctx.Err() != nil:
 			return backend.ContextError(ctx)
@@ -230,15 +230,14 @@ func (s *Store) pollFrom(ctx context.Context, name string, recurse bool, from ui
 	}
 }
 
-func (s *Store) pollOnce(ctx context.Context, name string, recurse bool, from uint64, see func(io.Reader, uint64) (bool, error)) (more bool, index uint64, err error) {
-	m, extra := consistent, ""
-	if from != 0 {
-		ctx2, cancel := context.WithTimeout(ctx, pollTime+pollGrace)
-		defer cancel()
-		ctx = ctx2
-		m, extra = "", "&wait="+strconv.Itoa(int(pollTime.Seconds()))+"s&index="+strconv.FormatUint(from, 10)
+func (s *Store) pollOnce(ctx context.Context, name string, recurse bool, from uint64, hold time.Duration, see func(io.Reader, uint64) (bool, error)) (more bool, index uint64, err error) {
+	var resp *response
+	if from == 0 {
+		resp, err = s.fetch(ctx, name, recurse, consistent, "")
+	} else {
+		r := <-s.holdRead(ctx, name, recurse, from, hold).got
+		resp, err = r.resp, r.err
 	}
-	resp, err := s.fetch(ctx, name, recurse, m, extra)
 	if err != nil {
 		return false, 0, err
 	}

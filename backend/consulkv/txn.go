@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"strings"
 
 	"github.com/hashicorp/consul/api"
 
@@ -80,13 +81,14 @@ func (o outcome) of(name string) api.KVPair {
 	return api.KVPair{}
 }
 
-// post sends a transaction. The caller reads the answer, which is a success.
+// post sends a transaction without conditions. The caller reads the answer,
+// which is a success.
 func (s *Store) post(ctx context.Context, ops []txnOp, m mode, write bool) (*response, error) {
 	resp, err := s.postAny(ctx, ops, m, write, false)
 	if err == nil && resp.status != http.StatusOK {
-		err = resp.refused(write)
+		text, _ := io.ReadAll(io.LimitReader(resp.body, 4<<10))
 		resp.close()
-		return nil, err
+		return nil, backend.Because(backend.ErrPermission, errors.New(strings.TrimSpace(string(text))))
 	}
 	return resp, err
 }

@@ -14,13 +14,17 @@ import (
 )
 
 const (
-	// pollTime is how long the agent holds a request that has nothing to
-	// tell. An idle watch costs one request per pollTime; shorter than what
-	// proxies and NAT tables forget connections after.
-	pollTime = 50 * time.Second
-	// pollGrace is how much later than asked the agent may answer before
-	// the connection counts as dead: it adds up to a 16th.
-	pollGrace = pollTime/16 + 10*time.Second
+	// minHold and maxHold are how long the agent holds a read that has
+	// nothing to tell: it starts short and doubles. An agent does not notice
+	// that a held read was abandoned: until its time is up it counts as one of
+	// the 200 connections of its client's address. And there is one change
+	// that the agent never tells: another program's recursive delete of more
+	// than is watched. So an idle watch costs three requests a minute.
+	minHold = time.Second
+	maxHold = 20 * time.Second
+	// holdGrace is how much later than asked the agent may answer before
+	// the connection counts as dead; the agent itself adds up to a 16th.
+	holdGrace = 10 * time.Second
 	// maxPace bounds the pause between two reads of a busy prefix.
 	maxPace = 100 * time.Millisecond
 	// readerPatience is how long a read is held open for a reader that has
@@ -42,8 +46,11 @@ type watch struct {
 	cancel context.CancelCauseFunc
 	done   chan struct{} // closed when the loop has ended
 
+	held *heldRead     // the loop's
+	hold time.Duration // the loop's: how long the next one is held
+
 	syncs  atomic.Uint64 // calls of Sync
-	nudge  chan struct{} // interrupts a held read
+	nudge  chan struct{} // wakes the loop for them
 	mu     sync.Mutex
 	health backend.Health
 }
@@ -54,8 +61,9 @@ type watch struct {
 // it holds is the names, and the values only for WatchOptions.Prev.
 //
 // It makes one read before it returns and then holds one connection of the 200
-// that the agent accepts from one address. While nothing changes it costs one
-// request every 50 s. An expiry is an event by this client's clock, whoever
+// that the agent accepts from one address; the agent keeps it for up to 20 s
+// after the watch was closed. While nothing changes it costs one request every
+// 20 s. An expiry is an event by this client's clock, whoever
 // reaps the entry.
 //
 // Errors: backend.ErrPermission, ErrUnavailable; errors.ErrUnsupported for
@@ -76,6 +84,7 @@ func (s *Store) Watch(ctx context.Context, prefix string, o backend.WatchOptions
 		queue: newQueue(s.o.WatchBuffer),
 		done:  make(chan struct{}),
 		nudge: make(chan struct{}, 1),
+		hold:  minHold,
 	}
 	w.state = newState(s, o.Prev)
 	w.ctx, w.cancel = context.WithCancelCause(ctx)
@@ -190,7 +199,10 @@ func (w *watch) contact(err error) {
 func (w *watch) run(resp *response, index uint64, phase phase) {
 	defer close(w.done)
 	defer w.s.forget(w)
-	defer w.cancel(nil)
+	defer func() {
+		w.cancel(nil)
+		w.held.stop()
+	}()
 	var (
 		wait     backoff.Backoff
 		pace     time.Duration
@@ -201,15 +213,16 @@ func (w *watch) run(resp *response, index uint64, phase phase) {
 	for {
 		asked := w.syncs.Load()
 		var err error
-		if resp == nil {
-			if asked != answered {
-				index = 0 // a consistent read, at once
-			}
+		switch {
+		case resp != nil:
+		case index == 0 || asked != answered:
+			resp, err = w.look()
+		default:
 			resp, err = w.poll(index)
-			if errors.Is(err, errNudged) {
+			switch {
+			case errors.Is(err, errNudged):
 				continue
-			}
-			if err == nil && resp.index < index {
+			case err == nil && resp.index < index:
 				// A restored server, a new leader that has yet to catch up,
 				// or deletes that were forgotten: look again, for certain.
 				resp.close()
@@ -305,56 +318,92 @@ func (w *watch) sleep(d time.Duration) bool {
 	return true
 }
 
-var errNudged = errors.New("a held read was interrupted")
+// errNudged says that the loop has to look at what it has to do.
+var errNudged = errors.New("nothing was read")
 
-// poll makes one read, held by the agent until the prefix has moved past
-// index, and meanwhile tells of entries that expire.
-func (w *watch) poll(index uint64) (*response, error) {
-	if index == 0 {
-		select {
-		case <-w.nudge: // this read answers it
-		default:
-		}
-		return w.s.fetch(w.ctx, w.name, !w.key, consistent, "")
+// look makes a consistent read, at once. A read that is held meanwhile goes on.
+func (w *watch) look() (*response, error) {
+	select {
+	case <-w.nudge: // this read answers it
+	default:
 	}
-	type result struct {
-		resp *response
-		err  error
+	resp, err := w.s.fetch(w.ctx, w.name, !w.key, consistent, "")
+	if err == nil && w.held != nil {
+		w.held.passed = true
 	}
-	ctx, cancel := context.WithTimeout(w.ctx, pollTime+pollGrace)
-	got := make(chan result, 1)
+	return resp, err
+}
+
+// heldRead is a request that the agent answers when something has changed.
+type heldRead struct {
+	got    chan heldResult // one, buffered
+	cancel context.CancelFunc
+	passed bool // a later read was made meanwhile
+}
+
+type heldResult struct {
+	resp *response
+	err  error
+}
+
+// stop abandons the read. It may be nil.
+func (h *heldRead) stop() {
+	if h == nil {
+		return
+	}
+	h.cancel()
+	if r := <-h.got; r.err == nil {
+		r.resp.close()
+	}
+}
+
+// holdRead starts a read that the agent holds until what is at name has moved
+// past index.
+func (s *Store) holdRead(ctx context.Context, name string, recurse bool, index uint64, hold time.Duration) *heldRead {
+	ctx, cancel := context.WithTimeout(ctx, hold+hold/16+holdGrace)
+	h := &heldRead{got: make(chan heldResult, 1), cancel: cancel}
+	query := "&wait=" + strconv.FormatInt(hold.Milliseconds(), 10) + "ms&index=" + strconv.FormatUint(index, 10)
 	go func() {
-		resp, err := w.s.fetch(ctx, w.name, !w.key, "", "&wait="+strconv.Itoa(int(pollTime.Seconds()))+"s&index="+strconv.FormatUint(index, 10))
-		got <- result{resp, err}
-	}()
-	stop := func(err error) (*response, error) {
-		cancel()
-		if r := <-got; r.err == nil {
-			r.resp.close()
+		resp, err := s.fetch(ctx, name, recurse, "", query)
+		if err == nil {
+			body := resp.close
+			resp.close = func() { body(); cancel() }
+		} else {
+			cancel()
 		}
-		return nil, err
+		h.got <- heldResult{resp, err}
+	}()
+	return h
+}
+
+// poll waits for a held read to be answered, and meanwhile tells of entries
+// that expire.
+func (w *watch) poll(index uint64) (*response, error) {
+	if w.held == nil {
+		w.held = w.s.holdRead(w.ctx, w.name, !w.key, index, w.hold)
+		w.hold = min(2*w.hold, maxHold)
 	}
 	expiry := time.NewTimer(w.state.nextExpiry())
 	defer expiry.Stop()
 	for {
 		select {
-		case r := <-got:
-			if r.err != nil {
-				cancel()
-				return nil, r.err
+		case r := <-w.held.got:
+			passed := w.held.passed
+			w.held = nil
+			if r.err == nil && passed && r.resp.index <= index {
+				r.resp.close() // older than what is known
+				return nil, errNudged
 			}
-			closeBody := r.resp.close
-			r.resp.close = func() { closeBody(); cancel() }
-			return r.resp, nil
+			return r.resp, r.err
 		case <-w.nudge:
-			return stop(errNudged)
+			return nil, errNudged
 		case <-expiry.C:
 			if !w.state.expire(w.push) {
-				return stop(w.ctx.Err())
+				return nil, backend.ContextError(w.ctx)
 			}
 			expiry.Reset(w.state.nextExpiry())
 		case <-w.ctx.Done():
-			return stop(w.ctx.Err())
+			return nil, backend.ContextError(w.ctx)
 		}
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"strings"
 	"time"
 
 	"github.com/hashicorp/consul/api"
@@ -233,10 +234,16 @@ func (s *Store) Delete(ctx context.Context, key string, o backend.DeleteOptions)
 	return fmt.Errorf("%w: condition %v of a delete", backend.ErrInvalid, o.If)
 }
 
-// DeletePrefix implements backend.Store, in one transaction that reads and
-// deletes; it costs what a List costs. Where the bookkeeping lies below prefix
-// it goes key by key instead. Names below prefix that are no keys go as well.
-// Errors: backend.ErrPermission, ErrUnavailable, ErrUncertain.
+// DeletePrefix implements backend.Store. A first request reads the names; the
+// second one, a transaction, reads and deletes, which costs what a List costs.
+// Where the bookkeeping lies below prefix it goes key by key instead. Names
+// below prefix that are no keys go as well. Errors: backend.ErrPermission,
+// ErrUnavailable, ErrUncertain.
+//
+// The names are for the watchers. Of a recursive delete Consul remembers only
+// the prefix, and a read that is held below that prefix is not told [tested on
+// 1.19.2]. A name that is written and deleted in one step leaves a trace that
+// wakes the readers of its directory and of those above, and is never seen.
 func (s *Store) DeletePrefix(ctx context.Context, prefix string) (int64, error) {
 	native, err := s.prefix(prefix)
 	if err != nil {
@@ -245,16 +252,52 @@ func (s *Store) DeletePrefix(ctx context.Context, prefix string) (int64, error) 
 	if s.holdsMeta(native) {
 		return s.deleteEach(ctx, prefix)
 	}
-	ops := []txnOp{{kvOp{Verb: verbGetTree, Key: native}}, {kvOp{Verb: verbDeleteTree, Key: native}}}
-	resp, err := s.postAny(ctx, ops, "", true, false)
+	names, _, err := s.names(ctx, native, consistent, "")
+	if err != nil || len(names) == 0 {
+		return 0, err
+	}
+	traces := s.traces(native, names)
+	n := min(len(traces), maxTxnOps-2)
+	ops := append([]txnOp{{kvOp{Verb: verbGetTree, Key: native}}, {kvOp{Verb: verbDeleteTree, Key: native}}}, traces[:n]...)
+	count, err := s.deleteTree(ctx, native, ops)
+	if err != nil {
+		return count, err
+	}
+	for traces = traces[n:]; len(traces) > 0; traces = traces[n:] {
+		n = min(len(traces), maxTxnOps)
+		if _, err := s.apply(ctx, traces[:n]); err != nil {
+			return count, err
+		}
+	}
+	return count, nil
+}
+
+// traces are pairs of operations that leave a trace in each directory below a
+// native prefix that has names.
+func (s *Store) traces(native string, names []string) []txnOp {
+	var ops []txnOp
+	last := native
+	for _, name := range names {
+		dir := name[:strings.LastIndexByte(name, '/')+1]
+		if dir == last || len(dir) <= len(native) {
+			continue
+		}
+		last = dir
+		trace := dir + s.trace()
+		ops = append(ops, txnOp{kvOp{Verb: verbSet, Key: trace}}, txnOp{kvOp{Verb: verbDelete, Key: trace}})
+	}
+	return ops
+}
+
+// trace is a name that is never a key's.
+func (s *Store) trace() string { return s.probe[strings.LastIndexByte(s.probe, '/')+1:] }
+
+func (s *Store) deleteTree(ctx context.Context, native string, ops []txnOp) (int64, error) {
+	resp, err := s.post(ctx, ops, "", true)
 	if err != nil {
 		return 0, err
 	}
 	defer resp.close()
-	if resp.status != 200 {
-		// Neither operation has a condition.
-		return 0, backend.Because(backend.ErrPermission, fmt.Errorf("%q must be writable as a prefix", native))
-	}
 	d := newScanner(resp.body)
 	defer d.free()
 	err = d.txn()
@@ -265,7 +308,8 @@ func (s *Store) DeletePrefix(ctx context.Context, prefix string) (int64, error) 
 		if p, err = d.result(); err != nil {
 			break
 		}
-		if _, ok := s.space.Key(string(p.name)); ok && !s.expired(p.flags, now) {
+		name := string(p.name)
+		if _, ok := s.space.Key(name); ok && !strings.HasSuffix(name, "/"+s.trace()) && !s.expired(p.flags, now) {
 			n++
 		}
 	}
