@@ -1,0 +1,93 @@
+package rediskv_test
+
+import (
+	"context"
+	"errors"
+	"sync/atomic"
+	"testing"
+
+	"github.com/redis/go-redis/v9"
+	"go.uber.org/goleak"
+
+	"github.com/polykv/kv/backend"
+	"github.com/polykv/kv/backend/backendtest"
+	"github.com/polykv/kv/backend/rediskv"
+	"github.com/polykv/kv/internal/testserver"
+)
+
+var servers testserver.Pool
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(servers.M(m)) }
+
+// counter counts requests.
+type counter struct{ n atomic.Int64 }
+
+func (c *counter) DialHook(next redis.DialHook) redis.DialHook { return next }
+func (c *counter) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
+	return func(ctx context.Context, cmd redis.Cmder) error { c.n.Add(1); return next(ctx, cmd) }
+}
+func (c *counter) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
+	return func(ctx context.Context, cmds []redis.Cmder) error { c.n.Add(int64(len(cmds))); return next(ctx, cmds) }
+}
+
+func newClient(t testing.TB, srv *testserver.Server) *redis.Client {
+	client := redis.NewClient(&redis.Options{Addr: srv.Addrs()[0]})
+	t.Cleanup(func() {
+		if err := client.Close(); err != nil {
+			t.Errorf("closing the client: %v", err)
+		}
+	})
+	return client
+}
+
+// foreign is another program, as redis-cli would be one.
+type foreign struct {
+	client *redis.Client
+	root   string
+}
+
+func (f foreign) Put(ctx context.Context, key string, value []byte) error {
+	return f.client.Set(ctx, f.root+"/"+key, value, 0).Err()
+}
+
+func (f foreign) Get(ctx context.Context, key string) ([]byte, bool, error) {
+	v, err := f.client.Get(ctx, f.root+"/"+key).Bytes()
+	if errors.Is(err, redis.Nil) {
+		return nil, false, nil
+	}
+	return v, err == nil, err
+}
+
+func (f foreign) Delete(ctx context.Context, key string) error {
+	return f.client.Del(ctx, f.root+"/"+key).Err()
+}
+
+func (f foreign) PutName(ctx context.Context, name string, value []byte) error {
+	return f.client.Set(ctx, f.root+"/"+name, value, 0).Err()
+}
+
+func TestConformance(t *testing.T) {
+	srv := servers.Shared(t, testserver.Spec{Store: testserver.Redis})
+	backendtest.Run(t, harness(srv))
+}
+
+// TestConformanceWithNotifications is the suite on a server that tells what other programs do (R26).
+func TestConformanceWithNotifications(t *testing.T) {
+	srv := servers.Shared(t, testserver.Spec{Store: testserver.Redis, Config: []string{"notify-keyspace-events KA"}})
+	backendtest.Run(t, harness(srv))
+}
+
+func harness(srv *testserver.Server) backendtest.Harness {
+	var requests counter
+	return backendtest.Harness{
+		Open: func(t testing.TB, root string) backend.Store {
+			client := newClient(t, srv)
+			client.AddHook(&requests)
+			return rediskv.New(client, rediskv.Options{Root: root})
+		},
+		Foreign: func(t testing.TB, root string) backendtest.Foreign {
+			return foreign{newClient(t, srv), root}
+		},
+		Requests: requests.n.Load,
+	}
+}

@@ -1,0 +1,5 @@
+package rediskv
+
+import "time"
+
+func (s *Store) expiresIn(d time.Duration) {}
