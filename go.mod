@@ -3,6 +3,7 @@ module github.com/polykv/kv
 go 1.25.0
 
 require (
+	github.com/google/btree v1.1.3
 	github.com/vmihailenco/msgpack/v5 v5.4.1
 	go.uber.org/goleak v1.3.0
 	google.golang.org/protobuf v1.36.12

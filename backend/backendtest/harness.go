@@ -116,7 +116,8 @@ type testCase struct {
 func cases() []testCase {
 	var all []testCase
 	for _, part := range [][]testCase{
-		keyCases(), valueCases(), revisionCases(), conditionCases(), readCases(), listCases(), txnCases(),
+		keyCases(), valueCases(), revisionCases(), conditionCases(), readCases(), listCases(),
+		watchCases(), txnCases(),
 	} {
 		all = append(all, part...)
 	}

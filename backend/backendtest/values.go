@@ -171,7 +171,7 @@ func valueCases() []testCase {
 				txn := backend.Txn{}
 				each := min(limit/8+1, e.caps.MaxValueBytes)
 				for i := 0; i*each <= limit && i < backend.MaxTxnOps; i++ {
-					txn.Writes = append(txn.Writes, backend.Write{Key: numbered("k", i + 1)[i], Value: make([]byte, each)})
+					txn.Writes = append(txn.Writes, backend.Write{Key: numbered("k", i+1)[i], Value: make([]byte, each)})
 				}
 				if len(txn.Writes)*each <= limit {
 					e.Logf("not run: %d values of MaxValueBytes fit into MaxTxnBytes", backend.MaxTxnOps)
