@@ -80,7 +80,7 @@ func (s *Store) send(ctx context.Context, client redis.UniversalClient, w *wire,
 			return cmd.Val(), true, nil
 		case <-ctx.Done():
 			return nil, !w.abandon(), backend.ContextError(ctx)
-		case <-s.closing:
+		case <-s.life.Done():
 			return nil, !w.abandon(), backend.ErrClosed
 		case <-patience.C:
 			if w.abandon() {

@@ -28,7 +28,7 @@ func (s *Store) open(ctx context.Context) error {
 		defer func() { <-s.opening }()
 	case <-ctx.Done():
 		return backend.ContextError(ctx)
-	case <-s.closing:
+	case <-s.life.Done():
 		return backend.ErrClosed
 	}
 	if s.namespace() != nil {

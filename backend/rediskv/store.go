@@ -2,6 +2,7 @@ package rediskv
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"sync"
@@ -25,14 +26,20 @@ type Store struct {
 	scripts scripts
 	publish string // the command: PUBLISH, or SPUBLISH on Redis Cluster
 
+	self       string // names the Store in channels
+	reaper     reaper
+	tail       tail
+	contenders contenders
+
 	opening chan struct{} // a semaphore: one goroutine makes first contact
 	opened  *namespace    // guarded by mu; nil until first contact
 	caps    backend.Capabilities
 
 	mu       sync.Mutex
 	closed   bool
-	reported bool // that some names are no keys
-	closing  chan struct{}
+	reported bool            // that some names are no keys
+	life     context.Context // ends with the Store
+	end      context.CancelFunc
 	calls    sync.WaitGroup // requests, and work that goes on in the background
 	closeErr error
 	once     sync.Once
@@ -47,8 +54,10 @@ var _ backend.Store = (*Store)(nil)
 func New(client redis.UniversalClient, o Options) *Store {
 	s := &Store{
 		client: client, opt: o.withDefaults(), scripts: newScripts(), publish: "PUBLISH",
-		opening: make(chan struct{}, 1), closing: make(chan struct{}),
+		opening: make(chan struct{}, 1), self: rand.Text(),
 	}
+	s.life, s.end = context.WithCancel(context.Background())
+	s.reaper.s, s.tail.s = s, s
 	s.names, s.broken = newNames(o.Root, o.Meta)
 	switch c := client.(type) {
 	case *redis.ClusterClient:
@@ -108,12 +117,11 @@ func (s *Store) Ping(ctx context.Context) error {
 // Close implements backend.Store.
 func (s *Store) Close() error {
 	s.mu.Lock()
-	if !s.closed {
-		s.closed = true
-		close(s.closing)
-	}
+	s.closed = true
 	s.mu.Unlock()
+	s.end()
 	s.once.Do(func() {
+		s.reaper.stop()
 		if s.owned {
 			s.closeErr = s.client.Close() // also ends requests that wait for a reply
 		}

@@ -115,7 +115,7 @@ func (s *Store) write(ctx context.Context, ops []op) (result, error) {
 		res.outcomes[i] = outcome{backend.Revision(created), expiry(expires), text(reply[4+3*i]) == "1"}
 	}
 	if soonest > 0 {
-		s.expiresIn(soonest)
+		s.reaper.expiresIn(soonest)
 	}
 	return res, nil
 }

@@ -1,0 +1,339 @@
+package rediskv
+
+import (
+	"context"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/polykv/kv/backend"
+	"github.com/polykv/kv/internal/backoff"
+)
+
+// tail is the one ear that a Store has for changes: a connection that hears the messages of the scripts and, where the
+// server sends them, keyspace notifications. Messages are hints. They wake watches and contenders, which then read what
+// happened; a slow poll finds what a lost message would have told. It runs while somebody listens.
+type tail struct {
+	s *Store
+
+	mu        sync.Mutex
+	listeners map[listener]struct{}
+	stop      context.CancelFunc // nil while it does not run
+	done      chan struct{}
+	contact   time.Time
+	since     time.Time // disconnected; zero while connected
+
+	lastLog string // of the last poll
+	dirty   map[string]struct{}
+	stir    chan struct{} // there is something in dirty
+}
+
+// listener is somebody who waits for changes.
+type listener interface {
+	// heard is called with a message about the log. It must not block.
+	heard(m message)
+	// nudge is called when messages may have been lost.
+	nudge()
+}
+
+// message tells of one script's changes: see commit in lua/log.lua.
+type message struct {
+	before, after string
+	keys          []string // nil: too many to name
+}
+
+const (
+	// beat is how often a connection is tested and the log is polled.
+	beat = 3 * time.Second
+	// silence is how long a connection may say nothing, answers to tests included, until it is given up.
+	silence = 3 * beat
+	// gather is how long notifications are collected before their keys are looked at.
+	gather = 5 * time.Millisecond
+	// maxDirty is how many notifications are remembered; beyond, everything is looked at.
+	maxDirty = 10_000
+)
+
+// listen registers l, and starts the tail if it is the first.
+func (t *tail) listen(l listener) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.stop == nil {
+		if !t.s.enter() {
+			return backend.ErrClosed
+		}
+		ctx, stop := context.WithCancel(t.s.life)
+		t.stop, t.done = stop, make(chan struct{})
+		t.listeners = map[listener]struct{}{}
+		t.dirty, t.stir = map[string]struct{}{}, make(chan struct{}, 1)
+		t.contact, t.since, t.lastLog = time.Now(), time.Time{}, ""
+		go t.run(ctx, t.done)
+	}
+	t.listeners[l] = struct{}{}
+	return nil
+}
+
+// leave takes l out, and stops the tail, and waits for its end, if l was the last.
+func (t *tail) leave(l listener) {
+	t.mu.Lock()
+	delete(t.listeners, l)
+	stop, done := t.stop, t.done
+	if len(t.listeners) > 0 || stop == nil {
+		t.mu.Unlock()
+		return
+	}
+	t.stop = nil
+	t.mu.Unlock()
+	stop()
+	<-done
+}
+
+func (t *tail) health() backend.Health {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return backend.Health{LastContact: t.contact, DisconnectedSince: t.since}
+}
+
+func (t *tail) connected(yes bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if yes {
+		t.contact, t.since = time.Now(), time.Time{}
+	} else if t.since.IsZero() {
+		t.since = time.Now()
+	}
+}
+
+func (t *tail) run(ctx context.Context, done chan struct{}) {
+	defer t.s.calls.Done()
+	defer close(done)
+	var work sync.WaitGroup
+	defer work.Wait()
+	work.Go(func() { t.poll(ctx) })
+	work.Go(func() { t.settleDirty(ctx) })
+	var wait backoff.Backoff
+	for ctx.Err() == nil {
+		if t.receive(ctx) {
+			wait.Reset()
+		}
+		wait.Wait(ctx)
+	}
+}
+
+// receive hears messages until the connection fails, and reports whether there was one.
+func (t *tail) receive(ctx context.Context) (worked bool) {
+	sub := t.s.subscribe(ctx)
+	stop := context.AfterFunc(ctx, func() { sub.Close() }) // Receive does not honour ctx
+	defer func() {
+		stop()
+		sub.Close()
+	}()
+	channels := []string{t.s.names.events, t.s.names.wakes + t.s.self, t.s.names.heads}
+	if err := sub.add(ctx, channels...); err != nil {
+		return false
+	}
+	expected := len(channels)
+	foreign := t.s.Capabilities().ForeignEvents
+	keyspace := ""
+	if foreign {
+		pattern, _ := t.s.names.keyspace(database(t.s.client))
+		if err := sub.PSubscribe(ctx, pattern); err != nil {
+			return false
+		}
+		expected++
+		keyspace, _, _ = strings.Cut(pattern, ":")
+		keyspace += ":"
+	}
+	alive, tests := context.WithCancel(ctx)
+	var testing sync.WaitGroup
+	defer testing.Wait()
+	defer tests()
+	testing.Go(func() { test(alive, sub) })
+	for confirmed := 0; ; {
+		got, err := sub.ReceiveTimeout(ctx, silence)
+		if err != nil {
+			return confirmed >= expected
+		}
+		t.connected(true)
+		switch m := got.(type) {
+		case *redis.Subscription:
+			if strings.HasSuffix(m.Kind, "unsubscribe") {
+				return true // the slot has moved to another server
+			}
+			if confirmed++; confirmed == expected {
+				// What happened before now may have gone unheard.
+				t.nudge()
+				if foreign {
+					t.mark("")
+				}
+			}
+		case *redis.Message:
+			switch {
+			case m.Channel == t.s.names.events:
+				t.event(m.Payload)
+			case m.Channel == t.s.names.wakes+t.s.self:
+				t.s.contenders.wake(m.Payload)
+			case m.Channel == t.s.names.heads:
+				t.s.contenders.headChanged(m.Payload)
+			case keyspace != "" && strings.HasPrefix(m.Channel, keyspace):
+				t.notified(m.Channel[len(keyspace):])
+			}
+		}
+	}
+}
+
+// test makes the server say something, so that a connection that went silent is noticed.
+func test(ctx context.Context, sub subscription) {
+	tick := time.NewTicker(beat)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			if sub.Ping(ctx) != nil {
+				return // Receive fails too
+			}
+		}
+	}
+}
+
+// event passes on what a script has published.
+func (t *tail) event(payload string) {
+	f := strings.SplitN(payload, " ", 4)
+	if len(f) != 4 {
+		return // the mark of a probe
+	}
+	m := message{before: f[0], after: f[1]}
+	if f[3] != "" {
+		m.keys = strings.Split(f[3], "\x00")
+	}
+	if ms, ok := parseMilliseconds(f[2]); ok {
+		t.s.reaper.expiresIn(time.Duration(ms) * time.Millisecond)
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, key := range m.keys {
+		delete(t.dirty, key) // the script has looked at the key itself
+	}
+	for l := range t.listeners {
+		l.heard(m)
+	}
+}
+
+func (t *tail) nudge() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for l := range t.listeners {
+		l.nudge()
+	}
+}
+
+// poll tests the server and looks for what no message told.
+func (t *tail) poll(ctx context.Context) {
+	for {
+		p, err := t.s.reap(ctx)
+		if ctx.Err() != nil {
+			return
+		}
+		t.connected(err == nil)
+		if err == nil {
+			t.mu.Lock()
+			moved := t.lastLog != p.log
+			t.lastLog = p.log
+			t.mu.Unlock()
+			if moved || p.epoch == "" {
+				t.nudge()
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(t.rhythm()):
+		}
+	}
+}
+
+// rhythm is how long to wait between polls: less while no message can come.
+func (t *tail) rhythm() time.Duration {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.since.IsZero() {
+		return beat
+	}
+	return beat / 6
+}
+
+// notified notes that a key of that native name was changed, perhaps by a script of this library: then the script's
+// message follows on the same connection and takes the note back.
+func (t *tail) notified(native string) {
+	key, ok := t.s.names.space.Key(native)
+	if !ok || len(key) > t.s.caps.MaxKeyBytes {
+		if !t.s.names.space.Reserved(native) {
+			t.s.skipped(1, native)
+		}
+		return
+	}
+	t.mark(key)
+}
+
+// mark notes a key to look at; "" is all of them.
+func (t *tail) mark(key string) {
+	t.mu.Lock()
+	if len(t.dirty) >= maxDirty {
+		clear(t.dirty)
+		key = ""
+	}
+	t.dirty[key] = struct{}{}
+	t.mu.Unlock()
+	select {
+	case t.stir <- struct{}{}:
+	default:
+	}
+}
+
+// settleDirty looks at the keys that notifications name.
+func (t *tail) settleDirty(ctx context.Context) {
+	var wait backoff.Backoff
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-t.stir:
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(gather):
+		}
+		t.mu.Lock()
+		keys := make([]string, 0, len(t.dirty))
+		for key := range t.dirty {
+			keys = append(keys, key)
+		}
+		clear(t.dirty)
+		t.mu.Unlock()
+		for len(keys) > 0 {
+			var err error
+			if slices.Contains(keys, "") {
+				keys = nil
+				_, err = t.s.adopt(ctx, "")
+			} else {
+				batch := keys[:min(len(keys), settleBatch)]
+				_, _, err = t.s.settle(ctx, batch, false)
+				keys = keys[len(batch):]
+			}
+			if err == nil {
+				wait.Reset()
+				continue
+			}
+			t.mark("") // nothing is forgotten
+			if !wait.Wait(ctx) {
+				return
+			}
+			break
+		}
+	}
+}
