@@ -25,10 +25,17 @@ type tail struct {
 	done      chan struct{}
 	contact   time.Time
 	since     time.Time // disconnected; zero while connected
+}
 
+// ear is one run of the tail. When the last listener goes and another one comes, the next run begins while the one before
+// it ends.
+type ear struct {
+	*tail
 	lastLog string // of the last poll
-	dirty   map[string]struct{}
-	stir    chan struct{} // there is something in dirty
+
+	mu    sync.Mutex
+	dirty map[string]struct{} // keys to look at
+	stir  chan struct{}       // there is something in dirty
 }
 
 // listener is somebody who waits for changes.
@@ -67,9 +74,9 @@ func (t *tail) listen(l listener) error {
 		ctx, stop := context.WithCancel(t.s.life)
 		t.stop, t.done = stop, make(chan struct{})
 		t.listeners = map[listener]struct{}{}
-		t.dirty, t.stir = map[string]struct{}{}, make(chan struct{}, 1)
-		t.contact, t.since, t.lastLog = time.Now(), time.Time{}, ""
-		go t.run(ctx, t.done)
+		t.contact, t.since = time.Now(), time.Time{}
+		e := &ear{tail: t, dirty: map[string]struct{}{}, stir: make(chan struct{}, 1)}
+		go e.run(ctx, t.done)
 	}
 	t.listeners[l] = struct{}{}
 	return nil
@@ -106,16 +113,16 @@ func (t *tail) connected(yes bool) {
 	}
 }
 
-func (t *tail) run(ctx context.Context, done chan struct{}) {
-	defer t.s.calls.Done()
+func (e *ear) run(ctx context.Context, done chan struct{}) {
+	defer e.s.calls.Done()
 	defer close(done)
 	var work sync.WaitGroup
 	defer work.Wait()
-	work.Go(func() { t.poll(ctx) })
-	work.Go(func() { t.settleDirty(ctx) })
+	work.Go(func() { e.poll(ctx) })
+	work.Go(func() { e.settleDirty(ctx) })
 	var wait backoff.Backoff
 	for ctx.Err() == nil {
-		if t.receive(ctx) {
+		if e.receive(ctx) {
 			wait.Reset()
 		}
 		wait.Wait(ctx)
@@ -123,22 +130,22 @@ func (t *tail) run(ctx context.Context, done chan struct{}) {
 }
 
 // receive hears messages until the connection fails, and reports whether there was one.
-func (t *tail) receive(ctx context.Context) (worked bool) {
-	sub := t.s.subscribe(ctx)
+func (e *ear) receive(ctx context.Context) (worked bool) {
+	sub := e.s.subscribe(ctx)
 	stop := context.AfterFunc(ctx, func() { sub.Close() }) // Receive does not honour ctx
 	defer func() {
 		stop()
 		sub.Close()
 	}()
-	channels := []string{t.s.names.events, t.s.names.wakes + t.s.self, t.s.names.heads}
+	channels := []string{e.s.names.events, e.s.names.wakes + e.s.self, e.s.names.heads}
 	if err := sub.add(ctx, channels...); err != nil {
 		return false
 	}
 	expected := len(channels)
-	foreign := t.s.Capabilities().ForeignEvents
+	foreign := e.s.Capabilities().ForeignEvents
 	keyspace := ""
 	if foreign {
-		pattern, _ := t.s.names.keyspace(database(t.s.client))
+		pattern, _ := e.s.names.keyspace(database(e.s.client))
 		if err := sub.PSubscribe(ctx, pattern); err != nil {
 			return false
 		}
@@ -156,7 +163,7 @@ func (t *tail) receive(ctx context.Context) (worked bool) {
 		if err != nil {
 			return confirmed >= expected
 		}
-		t.connected(true)
+		e.connected(true)
 		switch m := got.(type) {
 		case *redis.Subscription:
 			if strings.HasSuffix(m.Kind, "unsubscribe") {
@@ -164,21 +171,21 @@ func (t *tail) receive(ctx context.Context) (worked bool) {
 			}
 			if confirmed++; confirmed == expected {
 				// What happened before now may have gone unheard.
-				t.nudge()
+				e.nudge()
 				if foreign {
-					t.mark("")
+					e.mark("")
 				}
 			}
 		case *redis.Message:
 			switch {
-			case m.Channel == t.s.names.events:
-				t.event(m.Payload)
-			case m.Channel == t.s.names.wakes+t.s.self:
-				t.s.contenders.wake(m.Payload)
-			case m.Channel == t.s.names.heads:
-				t.s.contenders.headChanged(m.Payload)
+			case m.Channel == e.s.names.events:
+				e.event(m.Payload)
+			case m.Channel == e.s.names.wakes+e.s.self:
+				e.s.contenders.wake(m.Payload)
+			case m.Channel == e.s.names.heads:
+				e.s.contenders.headChanged(m.Payload)
 			case keyspace != "" && strings.HasPrefix(m.Channel, keyspace):
-				t.notified(m.Channel[len(keyspace):])
+				e.notified(m.Channel[len(keyspace):])
 			}
 		}
 	}
@@ -201,7 +208,7 @@ func test(ctx context.Context, sub subscription) {
 }
 
 // event passes on what a script has published.
-func (t *tail) event(payload string) {
+func (e *ear) event(payload string) {
 	f := strings.SplitN(payload, " ", 4)
 	if len(f) != 4 {
 		return // the mark of a probe
@@ -211,13 +218,19 @@ func (t *tail) event(payload string) {
 		m.keys = strings.Split(f[3], "\x00")
 	}
 	if ms, ok := parseMilliseconds(f[2]); ok {
-		t.s.reaper.expiresIn(time.Duration(ms) * time.Millisecond)
+		e.s.reaper.expiresIn(time.Duration(ms) * time.Millisecond)
 	}
+	e.mu.Lock()
+	for _, key := range m.keys {
+		delete(e.dirty, key) // the script has looked at the key itself
+	}
+	e.mu.Unlock()
+	e.tail.heard(m)
+}
+
+func (t *tail) heard(m message) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	for _, key := range m.keys {
-		delete(t.dirty, key) // the script has looked at the key itself
-	}
 	for l := range t.listeners {
 		l.heard(m)
 	}
@@ -232,35 +245,33 @@ func (t *tail) nudge() {
 }
 
 // poll tests the server and looks for what no message told.
-func (t *tail) poll(ctx context.Context) {
+func (e *ear) poll(ctx context.Context) {
 	for {
-		p, err := t.s.reap(ctx)
+		p, err := e.s.reap(ctx)
 		if ctx.Err() != nil {
 			return
 		}
-		t.connected(err == nil)
+		e.connected(err == nil)
 		if err == nil {
-			t.mu.Lock()
-			moved := t.lastLog != p.log
-			t.lastLog = p.log
-			t.mu.Unlock()
+			moved := e.lastLog != p.log
+			e.lastLog = p.log
 			if moved || p.epoch == "" {
-				t.nudge()
+				e.nudge()
 			}
 		}
 		select {
 		case <-ctx.Done():
 			return
-		case <-time.After(t.rhythm()):
+		case <-time.After(e.rhythm()):
 		}
 	}
 }
 
 // rhythm is how long to wait between polls: less while no message can come.
-func (t *tail) rhythm() time.Duration {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if t.since.IsZero() {
+func (e *ear) rhythm() time.Duration {
+	e.tail.mu.Lock()
+	defer e.tail.mu.Unlock()
+	if e.since.IsZero() {
 		return beat
 	}
 	return beat / 6
@@ -268,68 +279,68 @@ func (t *tail) rhythm() time.Duration {
 
 // notified notes that a key of that native name was changed, perhaps by a script of this library: then the script's
 // message follows on the same connection and takes the note back.
-func (t *tail) notified(native string) {
-	key, ok := t.s.names.space.Key(native)
-	if !ok || len(key) > t.s.caps.MaxKeyBytes {
-		if !t.s.names.space.Reserved(native) {
-			t.s.skipped(1, native)
+func (e *ear) notified(native string) {
+	key, ok := e.s.names.space.Key(native)
+	if !ok || len(key) > e.s.caps.MaxKeyBytes {
+		if !e.s.names.space.Reserved(native) {
+			e.s.skipped(1, native)
 		}
 		return
 	}
-	t.mark(key)
+	e.mark(key)
 }
 
 // mark notes a key to look at; "" is all of them.
-func (t *tail) mark(key string) {
-	t.mu.Lock()
-	if len(t.dirty) >= maxDirty {
-		clear(t.dirty)
+func (e *ear) mark(key string) {
+	e.mu.Lock()
+	if len(e.dirty) >= maxDirty {
+		clear(e.dirty)
 		key = ""
 	}
-	t.dirty[key] = struct{}{}
-	t.mu.Unlock()
+	e.dirty[key] = struct{}{}
+	e.mu.Unlock()
 	select {
-	case t.stir <- struct{}{}:
+	case e.stir <- struct{}{}:
 	default:
 	}
 }
 
 // settleDirty looks at the keys that notifications name.
-func (t *tail) settleDirty(ctx context.Context) {
+func (e *ear) settleDirty(ctx context.Context) {
 	var wait backoff.Backoff
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case <-t.stir:
+		case <-e.stir:
 		}
 		select {
 		case <-ctx.Done():
 			return
 		case <-time.After(gather):
 		}
-		t.mu.Lock()
-		keys := make([]string, 0, len(t.dirty))
-		for key := range t.dirty {
+		e.mu.Lock()
+		keys := make([]string, 0, len(e.dirty))
+		for key := range e.dirty {
 			keys = append(keys, key)
 		}
-		clear(t.dirty)
-		t.mu.Unlock()
+		clear(e.dirty)
+		e.mu.Unlock()
 		for len(keys) > 0 {
 			var err error
 			if slices.Contains(keys, "") {
 				keys = nil
-				_, err = t.s.adopt(ctx, "")
+				_, err = e.s.adopt(ctx, "")
 			} else {
 				batch := keys[:min(len(keys), settleBatch)]
-				_, _, err = t.s.settle(ctx, batch, false)
+				_, _, err = e.s.settle(ctx, batch, false)
 				keys = keys[len(batch):]
 			}
 			if err == nil {
 				wait.Reset()
 				continue
 			}
-			t.mark("") // nothing is forgotten
+			e.mark("") // nothing is forgotten
 			if !wait.Wait(ctx) {
 				return
 			}
