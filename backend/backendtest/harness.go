@@ -117,7 +117,7 @@ func cases() []testCase {
 	var all []testCase
 	for _, part := range [][]testCase{
 		keyCases(), valueCases(), revisionCases(), conditionCases(), readCases(), listCases(),
-		watchCases(), txnCases(),
+		watchCases(), txnCases(), ttlCases(), leaseCases(), contendCases(),
 	} {
 		all = append(all, part...)
 	}

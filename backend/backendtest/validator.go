@@ -171,9 +171,7 @@ func (v *Validator) mark(ev backend.Event, fail failure) error {
 		v.synced, v.resync = true, false
 	}
 	if v.Caps.Lossless {
-		if ev.Revision == 0 {
-			return fail("no revision, on a lossless store")
-		}
+		// 0 is right for a store that was never written to.
 		if ev.Revision < v.complete || ev.Revision < v.last {
 			return fail("a step back: %d was delivered, %d was complete", v.last, v.complete)
 		}

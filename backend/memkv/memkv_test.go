@@ -83,7 +83,7 @@ func TestTTLUnderSynctest(t *testing.T) {
 		if _, err := s.Get(t.Context(), "a/x", backend.GetOptions{}); err != nil {
 			t.Errorf("gone too early: %v", err)
 		}
-		want(t, w, `created a/x "1" @1`, `deleted a/x "" @2 was "1" @1`)
+		want(t, w, `created a/x "1" @2`, `deleted a/x "" @3 was "1" @2`)
 		if d := time.Since(start); d != e.Expires.Sub(start) {
 			t.Errorf("delete event after %v", d)
 		}
@@ -137,7 +137,7 @@ func TestLeaseUnderSynctest(t *testing.T) {
 		if err := l.Release(t.Context()); err != nil {
 			t.Errorf("Release of a lost lease: %v", err)
 		}
-		want(t, w, `created me "1" @1`, `updated me "2" @2`, `deleted me "" @3`)
+		want(t, w, `created me "1" @2`, `updated me "2" @3`, `deleted me "" @4`)
 	})
 }
 
@@ -199,12 +199,12 @@ func TestRingIsBounded(t *testing.T) {
 	slow := watch(t, s, "busy", backend.WatchOptions{})
 	quiet := watch(t, s, "quiet", backend.WatchOptions{})
 	put(t, s, "quiet/1", "a", backend.PutOptions{})
-	want(t, quiet, `created quiet/1 "a" @1`)
+	want(t, quiet, `created quiet/1 "a" @2`)
 	for i := range 100 {
 		put(t, s, "busy/x", fmt.Sprintf("%01024d", i), backend.PutOptions{})
 	}
 	put(t, s, "quiet/1", "b", backend.PutOptions{})
-	want(t, quiet, `updated quiet/1 "b" @102`)
+	want(t, quiet, `updated quiet/1 "b" @103`)
 	for range 2 {
 		if _, err := slow.Next(t.Context()); !errors.Is(err, backend.ErrHistoryLost) {
 			t.Errorf("Next of a reader that was too slow: %v", err)
@@ -223,7 +223,7 @@ func TestResumeWithinTransaction(t *testing.T) {
 		t.Fatal(err)
 	}
 	put(t, s, "a/4", "", backend.PutOptions{})
-	lines := []string{`created a/1 "" @1`, `created a/2 "" @1`, `created a/3 "" @1`, `created a/4 "" @2`}
+	lines := []string{`created a/1 "" @2`, `created a/2 "" @2`, `created a/3 "" @2`, `created a/4 "" @3`}
 	for i := range lines {
 		token := want(t, w, lines[i]).Token
 		want(t, watch(t, s, "a", backend.WatchOptions{Resume: token}), lines[i+1:]...)
@@ -315,7 +315,7 @@ func TestContexts(t *testing.T) {
 		t.Errorf("Next with an ended context: %v", err)
 	}
 	put(t, s, "k", "", backend.PutOptions{})
-	want(t, w, `created k "" @1`)
+	want(t, w, `created k "" @2`)
 	why := errors.New("enough")
 	cancel(why)
 	if _, err := w.Next(t.Context()); !errors.Is(err, context.Canceled) || !errors.Is(err, why) {

@@ -68,6 +68,10 @@ type expiry struct {
 
 const degree = 32 // of the trees
 
+// firstRevision is that of the empty store, so that a snapshot of nothing has
+// a revision too.
+const firstRevision = 1
+
 // New returns an empty store. It cannot fail.
 func New(o Options) *Store {
 	m := &memory{
@@ -78,13 +82,14 @@ func New(o Options) *Store {
 		},
 		epoch: rand.Text(),
 		start: time.Now(),
-		feed:  embedded.NewFeed(0, cmp.Or(o.WatchBuffer, 4<<20)),
+		feed:  embedded.NewFeed(firstRevision, cmp.Or(o.WatchBuffer, 4<<20)),
 		locks: embedded.NewLocks(minLease, 0, nil),
 		items: btree.NewG(degree, func(a, b item) bool { return a.key < b.key }),
 		expiries: btree.NewG(degree, func(a, b expiry) bool {
 			return a.deadline < b.deadline || a.deadline == b.deadline && a.key < b.key
 		}),
 	}
+	m.revision = firstRevision
 	m.alarm.Fire = m.reap
 	return m.client()
 }
