@@ -59,7 +59,11 @@ func (s *Store) send(ctx context.Context, client redis.UniversalClient, w *wire,
 	if err := backend.ContextError(ctx); err != nil {
 		return nil, false, err
 	}
-	if !s.enter() {
+	closing := s.life.Done()
+	if ctx.Value(cleanup{}) != nil {
+		closing = nil
+		s.calls.Add(1) // Close waits for the cleanup first
+	} else if !s.enter() {
 		return nil, false, backend.ErrClosed
 	}
 	cmd := newCommand(ctx, args)
@@ -80,7 +84,7 @@ func (s *Store) send(ctx context.Context, client redis.UniversalClient, w *wire,
 			return cmd.Val(), true, nil
 		case <-ctx.Done():
 			return nil, !w.abandon(), backend.ContextError(ctx)
-		case <-s.life.Done():
+		case <-closing:
 			return nil, !w.abandon(), backend.ErrClosed
 		case <-patience.C:
 			if w.abandon() {
@@ -99,6 +103,54 @@ func (s *Store) enter() bool {
 	}
 	s.calls.Add(1)
 	return true
+}
+
+// cleanup marks the context of work that Close lets finish.
+type cleanup struct{}
+
+// cleanupTime bounds the work that a call leaves behind.
+const cleanupTime = 2 * time.Second
+
+// detach runs f in the background, with a context that outlives the caller's and for a short time Close. It returns a
+// channel that is closed when f is done, nil if the Store is closed.
+func (s *Store) detach(ctx context.Context, f func(context.Context)) <-chan struct{} {
+	s.mu.Lock()
+	if s.closed {
+		s.mu.Unlock()
+		return nil
+	}
+	s.cleanups.Add(1)
+	s.mu.Unlock()
+	done := make(chan struct{})
+	go func() {
+		defer s.cleanups.Done()
+		defer close(done)
+		ctx, cancel := context.WithTimeout(context.WithValue(context.WithoutCancel(ctx), cleanup{}, true), cleanupTime)
+		defer cancel()
+		f(ctx)
+	}()
+	return done
+}
+
+// finish runs f, which ends something on the server, and waits for it until ctx ends. An ended ctx does not keep f from
+// its work.
+func (s *Store) finish(ctx context.Context, f func(context.Context) error) error {
+	var err error
+	done := s.detach(ctx, func(ctx context.Context) { err = f(ctx) })
+	if done == nil {
+		return backend.ErrClosed
+	}
+	select {
+	case <-done:
+		return err
+	case <-ctx.Done():
+	}
+	select {
+	case <-done:
+		return err
+	default:
+		return backend.ContextError(ctx)
+	}
 }
 
 // read makes a request that changes nothing.

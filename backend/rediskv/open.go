@@ -34,8 +34,7 @@ func (s *Store) open(ctx context.Context) error {
 	if s.namespace() != nil {
 		return nil
 	}
-	names, args := s.frame(0)
-	reply, err := s.runRead(ctx, s.scripts.open, names, args...) // a second time does nothing
+	reply, err := s.runOpen(ctx)
 	ns := &namespace{}
 	switch {
 	case errors.Is(err, backend.ErrPermission):
@@ -72,9 +71,30 @@ func (s *Store) namespace() *namespace {
 
 // reopen makes the bookkeeping again, after a script found none: the server has lost everything.
 func (s *Store) reopen(ctx context.Context) error {
-	names, args := s.frame(0)
-	_, err := s.runRead(ctx, s.scripts.open, names, args...)
+	_, err := s.runOpen(ctx)
 	return err
+}
+
+func (s *Store) runOpen(ctx context.Context) ([]any, error) {
+	names, args := s.frame(0)
+	reply, err := s.runRead(ctx, s.scripts.open, names, append(args, s.knownEpoch())...) // a second time does nothing
+	if err == nil && len(reply) > 1 {
+		s.knows(text(reply[1]))
+	}
+	return reply, err
+}
+
+// knownEpoch is the epoch of the bookkeeping as the Store last saw it.
+func (s *Store) knownEpoch() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.epoch
+}
+
+func (s *Store) knows(epoch string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.epoch = epoch
 }
 
 // adoptFirst adopts what was below the root before the bookkeeping.

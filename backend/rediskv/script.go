@@ -31,6 +31,10 @@ var (
 	tailLua string
 	//go:embed lua/pulse.lua
 	pulseLua string
+	//go:embed lua/lock.lua
+	lockLua string
+	//go:embed lua/holder.lua
+	holderLua string
 )
 
 // schema is the version of the bookkeeping that this library writes.
@@ -57,7 +61,7 @@ func newScript(readOnly bool, parts ...string) *script {
 }
 
 type scripts struct {
-	write, settle, open, adopted, probe, page, tail, pulse *script
+	write, settle, open, adopted, probe, page, tail, pulse, lock, holder *script
 }
 
 func newScripts() scripts {
@@ -70,6 +74,8 @@ func newScripts() scripts {
 		page:    newScript(true, pageLua),
 		tail:    newScript(true, tailLua),
 		pulse:   newScript(true, pulseLua),
+		lock:    newScript(false, headLua, lockLua),
+		holder:  newScript(true, holderLua),
 	}
 }
 

@@ -38,9 +38,11 @@ type Store struct {
 	mu       sync.Mutex
 	closed   bool
 	reported bool            // that some names are no keys
+	epoch    string          // see knownEpoch
 	life     context.Context // ends with the Store
 	end      context.CancelFunc
-	calls    sync.WaitGroup // requests, and work that goes on in the background
+	calls    sync.WaitGroup // requests, and what else runs in the background
+	cleanups sync.WaitGroup // what has to reach the server before the client is closed
 	closeErr error
 	once     sync.Once
 }
@@ -58,6 +60,8 @@ func New(client redis.UniversalClient, o Options) *Store {
 	}
 	s.life, s.end = context.WithCancel(context.Background())
 	s.reaper.s, s.tail.s = s, s
+	s.contenders.byID = map[string]*contender{}
+	s.contenders.observers = map[*observer]struct{}{}
 	s.names, s.broken = newNames(o.Root, o.Meta)
 	switch c := client.(type) {
 	case *redis.ClusterClient:
@@ -122,6 +126,7 @@ func (s *Store) Close() error {
 	s.end()
 	s.once.Do(func() {
 		s.reaper.stop()
+		s.cleanups.Wait()
 		if s.owned {
 			s.closeErr = s.client.Close() // also ends requests that wait for a reply
 		}
