@@ -3,6 +3,7 @@ package backendtest
 import (
 	"context"
 	"strings"
+	"sync"
 	"testing"
 
 	"go.uber.org/goleak"
@@ -117,7 +118,8 @@ func cases() []testCase {
 	var all []testCase
 	for _, part := range [][]testCase{
 		keyCases(), valueCases(), revisionCases(), conditionCases(), readCases(), listCases(),
-		watchCases(), txnCases(), ttlCases(), leaseCases(), contendCases(),
+		watchCases(), streamCases(), resumeCases(), foreignCases(), txnCases(), ttlCases(), leaseCases(), contendCases(),
+		contextCases(), lifeCases(),
 	} {
 		all = append(all, part...)
 	}
@@ -148,10 +150,13 @@ func Run(t *testing.T, h Harness) {
 	}
 	t.Run("timed", func(t *testing.T) {
 		noLeaks(t, h) // of all of them: while they run beside each other none can be told apart
+		// Not t.Parallel, which runs as many as there are processors: these
+		// cases do nothing but wait, twenty seconds for a lease on Consul.
+		var all sync.WaitGroup
+		defer all.Wait()
 		for _, c := range timed {
-			t.Run(c.name, func(t *testing.T) {
-				t.Parallel()
-				c.run(newEnv(t, h, c))
+			all.Go(func() {
+				t.Run(c.name, func(t *testing.T) { c.run(newEnv(t, h, c)) })
 			})
 		}
 	})
