@@ -3,6 +3,8 @@ package rediskv_test
 import (
 	"context"
 	"errors"
+	"net"
+	"sync"
 	"sync/atomic"
 	"testing"
 
@@ -30,8 +32,42 @@ func (c *counter) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.Proc
 	return func(ctx context.Context, cmds []redis.Cmder) error { c.n.Add(int64(len(cmds))); return next(ctx, cmds) }
 }
 
+// wires are the connections of clients, which a test may cut.
+type wires struct {
+	mu    sync.Mutex
+	conns map[net.Conn]struct{}
+}
+
+func (ws *wires) dial(ctx context.Context, network, addr string) (net.Conn, error) {
+	var d net.Dialer
+	conn, err := d.DialContext(ctx, network, addr)
+	if err != nil {
+		return nil, err
+	}
+	ws.mu.Lock()
+	defer ws.mu.Unlock()
+	if ws.conns == nil {
+		ws.conns = map[net.Conn]struct{}{}
+	}
+	ws.conns[conn] = struct{}{}
+	return conn, nil
+}
+
+func (ws *wires) cut() {
+	ws.mu.Lock()
+	defer ws.mu.Unlock()
+	for conn := range ws.conns {
+		conn.Close()
+	}
+	clear(ws.conns)
+}
+
 func newClient(t testing.TB, srv *testserver.Server) *redis.Client {
-	client := redis.NewClient(&redis.Options{Addr: srv.Addrs()[0]})
+	return dialing(t, srv, nil)
+}
+
+func dialing(t testing.TB, srv *testserver.Server, dial func(context.Context, string, string) (net.Conn, error)) *redis.Client {
+	client := redis.NewClient(&redis.Options{Addr: srv.Addrs()[0], Dialer: dial})
 	t.Cleanup(func() {
 		if err := client.Close(); err != nil {
 			t.Errorf("closing the client: %v", err)
@@ -67,21 +103,51 @@ func (f foreign) PutName(ctx context.Context, name string, value []byte) error {
 }
 
 func TestConformance(t *testing.T) {
-	srv := servers.Shared(t, testserver.Spec{Store: testserver.Redis})
-	backendtest.Run(t, harness(srv))
+	srv := testserver.Start(t, testserver.Spec{Store: testserver.Redis, Persist: true}) // the suite kills it
+	h, wires := harness(srv)
+	h.Restart = func(t testing.TB) {
+		if err := srv.Kill(0); err != nil {
+			t.Fatal(err)
+		}
+		if err := srv.Restart(context.WithoutCancel(t.Context()), 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	h.Break = func(testing.TB) { wires.cut() }
+	h.Pause = func(t testing.TB) func() {
+		if err := srv.Pause(0); err != nil {
+			t.Fatal(err)
+		}
+		resume := sync.OnceFunc(func() {
+			if err := srv.Resume(0); err != nil {
+				t.Error(err)
+			}
+		})
+		t.Cleanup(resume)
+		return resume
+	}
+	backendtest.Run(t, h)
+}
+
+// TestConformanceInMemory is the suite on a server in its default configuration.
+func TestConformanceInMemory(t *testing.T) {
+	h, _ := harness(servers.Shared(t, testserver.Spec{Store: testserver.Redis}))
+	backendtest.Run(t, h)
 }
 
 // TestConformanceWithNotifications is the suite on a server that tells what other programs do (R26).
 func TestConformanceWithNotifications(t *testing.T) {
 	srv := servers.Shared(t, testserver.Spec{Store: testserver.Redis, Config: []string{"notify-keyspace-events KA"}})
-	backendtest.Run(t, harness(srv))
+	h, _ := harness(srv)
+	backendtest.Run(t, h)
 }
 
-func harness(srv *testserver.Server) backendtest.Harness {
+func harness(srv *testserver.Server) (backendtest.Harness, *wires) {
 	var requests counter
+	var wires wires
 	return backendtest.Harness{
 		Open: func(t testing.TB, root string) backend.Store {
-			client := newClient(t, srv)
+			client := dialing(t, srv, wires.dial)
 			client.AddHook(&requests)
 			return rediskv.New(client, rediskv.Options{Root: root})
 		},
@@ -89,5 +155,6 @@ func harness(srv *testserver.Server) backendtest.Harness {
 			return foreign{newClient(t, srv), root}
 		},
 		Requests: requests.n.Load,
-	}
+		Leaks:    []goleak.Option{goleak.IgnoreAnyFunction("github.com/polykv/kv/internal/testserver.(*process).run")},
+	}, &wires
 }
