@@ -201,6 +201,7 @@ func (w *watch) fill(ctx context.Context) {
 	}
 	switch {
 	case err == nil:
+		w.s.tail.connected(true)
 		w.wait.Reset()
 		if more || len(w.queue) > 0 {
 			return
