@@ -3,6 +3,7 @@ package boltkv
 import (
 	"bytes"
 	"context"
+	"errors"
 	"time"
 
 	"github.com/polykv/kv/backend"
@@ -158,7 +159,7 @@ func (s *Store) GetMany(ctx context.Context, keys []string, o backend.GetOptions
 	}
 	for _, i := range strange {
 		e, err := s.getForeign(ctx, keys[i])
-		if err != nil && err != backend.ErrNotFound {
+		if err != nil && !errors.Is(err, backend.ErrNotFound) {
 			return nil, err
 		}
 		entries[i] = e

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"iter"
 	"log/slog"
@@ -214,7 +215,7 @@ func (s *Store) Close() error {
 	if len(leases) > 0 {
 		err = s.write(context.Background(), nil, func(t *table) error {
 			for _, l := range leases {
-				if err := releaseLease(t, l.Key(), l.ID()); err != nil && err != backend.ErrLeaseLost {
+				if err := releaseLease(t, l.Key(), l.ID()); err != nil && !errors.Is(err, backend.ErrLeaseLost) {
 					return err
 				}
 			}

@@ -219,15 +219,15 @@ func (w *Watcher) Next(ctx context.Context) (backend.Event, error) {
 		if w.head < len(w.queue) {
 			return w.pop(), nil
 		}
-		behind, progress := w.take()
+		behind, due, pos := w.take()
 		switch {
 		case behind:
 			if err := w.takeFromLog(ctx); err != nil {
 				return backend.Event{}, err
 			}
 		case len(w.queue) > 0:
-		case progress != 0:
-			return w.mark(backend.Progress, progress), nil
+		case due: // perhaps at revision 0, of a store that nobody wrote to
+			return w.mark(backend.Progress, pos), nil
 		default:
 			select {
 			case <-w.wake:
@@ -292,12 +292,12 @@ func (w *Watcher) position(rev backend.Revision, extra string) backend.Position 
 // take moves what comes next from the ring to the queue. It reports whether
 // the ring has lost it, and otherwise, if there is nothing to deliver and a
 // Progress is due, up to which revision.
-func (w *Watcher) take() (behind bool, progress backend.Revision) {
+func (w *Watcher) take() (behind, due bool, pos backend.Revision) {
 	f := w.feed
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if w.pos < f.floor {
-		return true, 0
+		return true, false, 0
 	}
 	bytes := 0
 	for _, c := range f.ring[f.after(w.pos):] {
@@ -305,16 +305,16 @@ func (w *Watcher) take() (behind bool, progress backend.Revision) {
 		w.pos = c.Revision
 		if len(w.queue) > 0 {
 			if bytes += c.Size(); bytes > chunkBytes || len(w.queue) >= chunkChanges {
-				return false, 0
+				return false, false, 0
 			}
 		}
 	}
 	w.pos = f.last
 	if len(w.queue) == 0 && w.sync {
 		w.sync = false
-		return false, w.pos
+		return false, true, w.pos
 	}
-	return false, 0
+	return false, false, 0
 }
 
 // takeFromLog does the same from the durable history, without the lock.
