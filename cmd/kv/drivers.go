@@ -5,6 +5,7 @@ import (
 
 	"github.com/polykv/kv"
 	"github.com/polykv/kv/backend/boltkv"
+	"github.com/polykv/kv/backend/consulkv"
 	"github.com/polykv/kv/backend/etcdkv"
 	"github.com/polykv/kv/backend/zookeeperkv"
 )
@@ -14,6 +15,7 @@ import (
 func drivers(conf *tls.Config) kv.Drivers {
 	return kv.Drivers{
 		etcdkv.Driver{TLS: conf},
+		consulkv.Driver{TLS: conf},
 		zookeeperkv.Driver{TLS: conf},
 		boltkv.Driver{},
 	}

@@ -18,6 +18,7 @@ import (
 
 	"github.com/polykv/kv"
 	"github.com/polykv/kv/backend/boltkv"
+	"github.com/polykv/kv/backend/consulkv"
 	"github.com/polykv/kv/backend/etcdkv"
 	"github.com/polykv/kv/backend/zookeeperkv"
 	"github.com/polykv/kv/examples/story"
@@ -41,7 +42,7 @@ func main() {
 // configuration say, would stand in their fields.
 func stores() kv.Drivers {
 	return kv.Drivers{
-		etcdkv.Driver{}, zookeeperkv.Driver{}, boltkv.Driver{},
+		etcdkv.Driver{}, consulkv.Driver{}, zookeeperkv.Driver{}, boltkv.Driver{},
 	}
 }
 
