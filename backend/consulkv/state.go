@@ -71,7 +71,7 @@ func (st *state) compare(body io.Reader, ph phase, tell func(backend.Event) erro
 			return changes, unreadable(err)
 		}
 		it := st.items[string(p.name)]
-		if it != nil && it.modify == p.modify && it.create == p.create {
+		if it != nil && (it.status == foreign || it.modify == p.modify && it.create == p.create) {
 			it.round = st.round
 			continue
 		}
