@@ -61,13 +61,13 @@ func kindOf(s Store) (kind, error) {
 			"etcd", "--data-dir=/tmp/data", "--listen-client-urls=http://0.0.0.0:2379", "--advertise-client-urls=http://0.0.0.0:2379",
 		}}, nil
 	case Consul:
-		return kind{"hashicorp/consul:1.21", "8500/tcp", []string{
+		return kind{"hashicorp/consul:1.21.5", "8500/tcp", []string{
 			"agent", "-server", "-bootstrap-expect=1", "-bind=127.0.0.1", "-client=0.0.0.0", "-data-dir=/consul/data",
 		}}, nil
 	case ZooKeeper:
-		return kind{"zookeeper:3.9", "2181/tcp", nil}, nil
+		return kind{"zookeeper:3.9.4", "2181/tcp", nil}, nil
 	case Redis:
-		return kind{"redis:7.4", "6379/tcp", []string{"redis-server", "--protected-mode", "no"}}, nil
+		return kind{"redis:7.4.5", "6379/tcp", []string{"redis-server", "--protected-mode", "no"}}, nil
 	}
 	return kind{}, fmt.Errorf("containers: no such store: %q", s)
 }
