@@ -85,7 +85,7 @@ func (s *subscription) startReplay(ctx context.Context) error {
 	case err == nil:
 		s.replay = &replaying{w, cancel}
 		return nil
-	case errors.Is(err, ErrHistoryLost) && s.dirty != nil:
+	case errors.Is(err, ErrHistoryLost) && s.snapshot:
 		cancel()
 		return s.lost()
 	}
@@ -124,13 +124,19 @@ func (s *subscription) fromReplay(ctx context.Context) (backend.Event, bool, err
 	}
 	// Only Progress says that a revision is complete: the events of one
 	// transaction share theirs.
+	stale := s.stale(ev)
 	caught := ev.Kind == Progress && s.h.placed && s.h.last <= ev.Revision
 	if caught {
 		s.lagging, s.dirty, s.from = false, nil, ev.Revision
 	}
+	again := caught && s.gap
+	s.gap = s.gap && !caught
 	s.h.mu.Unlock()
 	if caught {
 		s.endReplay()
+	}
+	if again {
+		s.relist()
 	}
 	if ev.Kind == Progress {
 		if !caught { // the hub went on meanwhile
@@ -138,7 +144,7 @@ func (s *subscription) fromReplay(ctx context.Context) (backend.Event, bool, err
 		}
 		return ev, s.progress, nil
 	}
-	if s.view != nil && ev.Entry.Key != "" && !s.view.accept(&ev) {
+	if stale || s.view != nil && ev.Entry.Key != "" && !s.view.accept(ev) {
 		return ev, false, nil
 	}
 	return ev, true, nil
@@ -156,6 +162,12 @@ func (s *subscription) lost() error {
 	defer s.h.mu.Unlock()
 	if s.dirty == nil {
 		return ErrHistoryLost
+	}
+	if s.gap {
+		// More changed than the hub has seen.
+		s.lagging, s.dirty, s.gap = false, nil, false
+		s.relist()
+		return nil
 	}
 	m := &mending{dirty: s.dirty}
 	for key := range s.dirty {

@@ -14,7 +14,7 @@ import (
 //
 //   - ready: events that were worked out already,
 //   - list: the entries of a snapshot, while that is under way,
-//   - mend: what changed while history was lost,
+//   - mend and again: what changed while history was lost,
 //   - the queue that the hub fills,
 //   - replay: an upstream of its own, from where the queue overflowed or from
 //     the user's resume token, until it has caught up with the hub.
@@ -43,6 +43,9 @@ type subscription struct {
 	lagging  bool                     // the hub does not queue: replay from resumeAt
 	resumeAt Token
 	dirty    map[string]dirtyKey // what changed while lagging; nil if nobody asks
+	gap      bool                // the hub itself has missed events, and could not repair: list again
+	settled  bool                // the reader knows just what the hub's table knows
+	apart    bool                // repair is under way, and not for this one: it will list again
 	ended    error               // comes after what is queued
 
 	// For next alone, and for finish.
@@ -51,7 +54,8 @@ type subscription struct {
 	list    *snapshotList
 	mend    *mending
 	view    *view
-	touched *queue // merges what comes before the mark collect
+	again   *relisting
+	touched *lastEvents // before the mark collect
 	replay  backend.Watch
 	backoff backoff.Backoff
 	err     error // final
@@ -188,6 +192,8 @@ func (s *subscription) push(q queued) {
 	if q.mark != 0 {
 		if s.opening == q.mark {
 			s.opening = 0
+			// What came between attach and the request goes too.
+			s.queue, s.lagging, s.dirty, s.ended = queue{}, false, nil, nil
 			if s.h.lossless {
 				s.from = q.Revision
 			}
@@ -206,7 +212,7 @@ func (s *subscription) push(q queued) {
 	switch {
 	case s.opening != 0, s.ended != nil:
 		return
-	case q.Kind != Progress && q.Revision != 0 && q.Revision <= s.from:
+	case s.stale(q.Event):
 		return
 	case s.lagging:
 		s.note(q)
@@ -217,6 +223,11 @@ func (s *subscription) push(q queued) {
 		s.overflow()
 	}
 	s.wake()
+}
+
+// stale reports whether the reader has what ev tells. h.mu is held.
+func (s *subscription) stale(ev backend.Event) bool {
+	return ev.Entry.Key != "" && ev.Revision != 0 && ev.Revision <= s.from
 }
 
 func (s *subscription) wake() {
@@ -270,15 +281,20 @@ func (s *subscription) step(ctx context.Context) (ev backend.Event, ok bool, err
 		return s.fromList(ctx)
 	case s.mend != nil:
 		return ev, false, s.mendSome(ctx)
+	case s.again != nil:
+		return ev, false, s.relistSome(ctx)
 	}
 	s.h.mu.Lock()
 	q, ok := s.queue.pop()
 	lagging, hubErr, ended := s.lagging, s.h.err, s.ended
+	stale := ok && s.stale(q.Event)
 	if !ok && !lagging {
 		s.settle()
 	}
 	s.h.mu.Unlock()
 	switch {
+	case stale:
+		return ev, false, nil
 	case ok:
 		return s.filter(q)
 	case ended != nil:
@@ -320,6 +336,10 @@ func (s *subscription) finish() {
 	if s.list != nil {
 		s.list.stop()
 		s.list = nil
+	}
+	if s.again != nil {
+		s.again.stop()
+		s.again = nil
 	}
 	if s.replay != nil {
 		s.replay.Close()

@@ -48,6 +48,9 @@ func (r reader[T]) watch(ctx context.Context, full string, key bool, opts []Watc
 		sub, err = c.subscribe(ctx, opening, full, o)
 		return err
 	}); err != nil {
+		if sub != nil { // an interceptor turned success into failure
+			sub.close(ErrClosed)
+		}
 		return nil, err
 	}
 	return &Watch[T]{r: r, sub: sub, keysOnly: o.keysOnly, progress: o.progress}, nil

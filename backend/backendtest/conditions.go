@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"iter"
 	"strconv"
 	"sync"
+	"time"
 
 	"github.com/polykv/kv/backend"
 )
@@ -212,7 +214,7 @@ func conditionCases() []testCase {
 			why:  "Consul tells both of two racers with one value yes",
 			run: func(e *env) {
 				stores := []backend.Store{e.s, e.open()}
-				for round := range 20 {
+				for round := range e.rounds(20) {
 					rev := e.put(e.s, "k", "same").Revision
 					e.oneWins(6, backend.ErrConflict, func(i int) (backend.Revision, error) {
 						value := "same"
@@ -229,7 +231,7 @@ func conditionCases() []testCase {
 			name: "R11/of racers to create a key exactly one wins, with equal values too",
 			run: func(e *env) {
 				stores := []backend.Store{e.s, e.open()}
-				for round := range 20 {
+				for round := range e.rounds(20) {
 					key := fmt.Sprintf("k%d", round/2) // every other one is a recreation
 					e.oneWins(6, backend.ErrExists, func(i int) (backend.Revision, error) {
 						ent, err := stores[i%2].Put(e.ctx, key, []byte("same"), backend.PutOptions{If: backend.Absent})
@@ -243,7 +245,7 @@ func conditionCases() []testCase {
 			name: "R11/of a delete and a put at one revision exactly one wins",
 			run: func(e *env) {
 				stores := []backend.Store{e.s, e.open()}
-				for range 20 {
+				for range e.rounds(20) {
 					rev := e.put(e.s, "k", "v").Revision
 					e.oneWins(4, backend.ErrConflict, func(i int) (backend.Revision, error) {
 						if i%2 == 0 {
@@ -259,7 +261,7 @@ func conditionCases() []testCase {
 			name: "R11/of unconditional deletes of one key exactly one finds it",
 			run: func(e *env) {
 				stores := []backend.Store{e.s, e.open()}
-				for range 20 {
+				for range e.rounds(20) {
 					e.put(e.s, "k", "v")
 					e.oneWins(4, backend.ErrNotFound, func(i int) (backend.Revision, error) {
 						return 0, stores[i%2].Delete(e.ctx, "k", backend.DeleteOptions{})
@@ -418,6 +420,18 @@ func (e *env) together(n int, f func(i int)) {
 	ready.Wait()
 	close(start)
 	done.Wait()
+}
+
+// rounds counts to n at least, and goes on for a while on a store that is fast:
+// there a race needs more attempts until it shows.
+func (e *env) rounds(n int) iter.Seq[int] {
+	return func(yield func(int) bool) {
+		for i, end := 0, time.Now().Add(never); i < n || time.Now().Before(end); i++ {
+			if !yield(i) {
+				return
+			}
+		}
+	}
 }
 
 // oneWins demands that of n concurrent attempts one succeeds, and that the

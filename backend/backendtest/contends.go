@@ -22,7 +22,7 @@ func (e *env) contend(s backend.Store, name string, o backend.ContendOptions) ba
 	c, err := s.Contend(e.ctx, name, o)
 	e.noErr(err, "Contend(%q, %+v)", name, o)
 	e.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		ctx, cancel := context.WithTimeout(context.Background(), e.patience)
 		defer cancel()
 		if err := c.Release(ctx); err != nil && !errors.Is(err, backend.ErrClosed) {
 			e.Errorf("Release of %q: %v", name, err)
@@ -34,7 +34,7 @@ func (e *env) contend(s backend.Store, name string, o backend.ContendOptions) ba
 // admitted waits until c holds, and returns its token.
 func (e *env) admitted(c backend.Contender) uint64 {
 	e.Helper()
-	ctx, cancel := context.WithTimeoutCause(e.ctx, patience, errors.New("not admitted"))
+	ctx, cancel := context.WithTimeoutCause(e.ctx, e.patience, errors.New("not admitted"))
 	defer cancel()
 	e.noErr(c.Wait(ctx), "Wait")
 	if c.Token() == 0 {
@@ -168,7 +168,7 @@ func contendCases() []testCase {
 				select {
 				case err := <-got:
 					e.noErr(err, "Wait")
-				case <-time.After(patience):
+				case <-time.After(e.patience):
 					e.Fatal("the release woke nobody")
 				}
 				e.fenced(e.s, b, "b")
@@ -491,6 +491,17 @@ func contendCases() []testCase {
 			},
 		},
 		{
+			name: "R34,R42/CrossProcessLock: clients that share nothing but the server exclude each other",
+			why:  "unset: they share a process too, and exclude each other there",
+			run: func(e *env) {
+				var queue []backend.Contender
+				for range 3 {
+					queue = append(queue, e.contend(e.open(), "l", backend.ContendOptions{}))
+				}
+				e.oneByOne(queue)
+			},
+		},
+		{
 			name: "R2,R30/every canonical key is the name of a lock of its own",
 			run: func(e *env) {
 				for _, name := range nastyKeys() {
@@ -594,7 +605,7 @@ func contendCases() []testCase {
 				ctx, cancel := context.WithDeadline(e.ctx, sp.done.Add(a.Lease()+e.caps.TTLSlack+lag))
 				defer cancel()
 				e.noErr(b.Wait(ctx), "Wait for a lock whose holder died")
-				if early := sp.sent.Add(a.Lease()).Sub(time.Now()); early > granularity {
+				if early := time.Until(sp.sent.Add(a.Lease())); early > granularity {
 					e.Errorf("the lock was taken %v before the lease ended", early)
 				}
 				if b.Token() <= token {
@@ -663,7 +674,7 @@ func (e *env) oneByOne(queue []backend.Contender) {
 	e.Helper()
 	var inside atomic.Int32
 	e.together(len(queue), func(i int) {
-		ctx, cancel := context.WithTimeout(e.ctx, patience)
+		ctx, cancel := context.WithTimeout(e.ctx, e.patience)
 		defer cancel()
 		if err := queue[i].Wait(ctx); err != nil {
 			e.Errorf("Wait: %v", err)
@@ -712,7 +723,7 @@ func (e *env) holders(s backend.Store, name string) *holderStream {
 // another nobody may hold for a moment, so that is passed over.
 func (h *holderStream) want(value string, held bool) uint64 {
 	h.e.Helper()
-	timeout := time.After(patience)
+	timeout := time.After(h.e.patience)
 	for {
 		select {
 		case got := <-h.next:
@@ -738,7 +749,7 @@ func (h *holderStream) ends() {
 	select {
 	case err := <-h.ended:
 		h.e.noErr(err, "Holders whose context ended")
-	case <-time.After(patience):
+	case <-time.After(h.e.patience):
 		h.e.Fatal("Holders goes on after its context ended")
 	}
 }

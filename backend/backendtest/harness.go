@@ -5,6 +5,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"go.uber.org/goleak"
 
@@ -49,6 +50,8 @@ type Harness struct {
 	// Leaks are more options for goleak, for goroutines that a native client
 	// shared between cases keeps on purpose.
 	Leaks []goleak.Option
+
+	patience time.Duration // shorter in tests of the suite itself
 }
 
 // Foreign is a store's keys as another program sees them. Keys are canonical:

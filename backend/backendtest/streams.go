@@ -318,7 +318,7 @@ func (e *env) catchesUp(st *stream, written map[string]backend.Entry) {
 	}
 	now := map[string]backend.Revision{}
 	for {
-		ev, err := st.w.Next(e.ctx)
+		ev, err := e.nextOf(st.w)
 		if err != nil {
 			e.mayLoseHistory(err)
 			return

@@ -155,11 +155,11 @@ func watchCases() []testCase {
 					cancel(cause)
 					select {
 					case err = <-ended:
-					case <-time.After(patience):
+					case <-time.After(e.patience):
 						e.Fatal("Next goes on waiting after the stream's context ended")
 					}
 					e.wantErr(err, "Next", context.Canceled, cause)
-					_, err = w.Next(e.ctx)
+					_, err = e.nextOf(w)
 					e.wantErr(err, "Next again", context.Canceled, cause)
 					// No Close: the end of the context releases everything.
 				}
@@ -257,10 +257,10 @@ func watchCases() []testCase {
 				select {
 				case err = <-ended:
 					e.wantErr(err, "Next that Close interrupts", backend.ErrClosed)
-				case <-time.After(patience):
+				case <-time.After(e.patience):
 					e.Fatal("Next goes on waiting after Close")
 				}
-				_, err = w.Next(e.ctx)
+				_, err = e.nextOf(w)
 				e.wantErr(err, "Next after Close", backend.ErrClosed)
 				e.wantErr(w.Sync(e.ctx), "Sync after Close", backend.ErrClosed)
 				e.noErr(w.Close(), "Close again")
