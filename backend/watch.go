@@ -16,7 +16,7 @@ const (
 	Existing                 // the key is there as the watch begins
 	Synced                   // the entries (after Resynced: the differences) are complete; no key
 	Resynced                 // events were missed; differences follow, then Synced; no key
-	Progress                 // everything up to here was delivered; no key
+	Progress                 // the answer to Watch.Sync: everything up to here was delivered; no key
 )
 
 func (k Kind) String() string {
@@ -93,8 +93,12 @@ type Watch interface {
 	// ErrPermission. Unreachable servers are not an error: see Health.
 	Next(ctx context.Context) (Event, error)
 	// Sync asks for a Progress event after the events of all writes that
-	// were complete when Sync was called. It may return before the event
-	// arrives. One event may answer several calls.
+	// were complete, or seen by a read that was complete, when Sync was
+	// called. It MAY return before the event
+	// arrives, and the request survives reconnects. One event answers all
+	// calls that were made before it; no Progress event comes unasked,
+	// because package kv takes the next one for the answer. On a Resumable
+	// store it has a Token.
 	Sync(ctx context.Context) error
 	// Health tells how the stream is doing.
 	Health() Health

@@ -73,7 +73,7 @@ func (n *node) serves(ctx context.Context, exited <-chan struct{}, running func(
 		case <-exited:
 			return "", errExited
 		case <-ctx.Done():
-			return "", fmt.Errorf("%w (%v)", context.Cause(ctx), err)
+			return "", fmt.Errorf("%w (%w)", context.Cause(ctx), err)
 		case <-time.After(wait):
 		}
 	}

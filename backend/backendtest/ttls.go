@@ -1,0 +1,485 @@
+package backendtest
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/polykv/kv/backend"
+)
+
+// granularity is by how much a time that is read from one clock may differ
+// from one that is read from the next, on one machine: a server that counts in
+// milliseconds cuts off what is below.
+const granularity = 5 * time.Millisecond
+
+// lag is how late the machine may run this test. It is added to what a store
+// promises, and not to what a test expects of a store that is early.
+const lag = 500 * time.Millisecond
+
+// span is when a write with a TTL may have been applied.
+type span struct{ sent, done time.Time }
+
+// timed runs write and returns when it happened.
+func (e *env) timed(write func() error) span {
+	e.Helper()
+	var sp span
+	sp.sent = time.Now()
+	e.noErr(write(), "write with a TTL")
+	sp.done = time.Now()
+	return sp
+}
+
+// lives demands that key is there until ttl after sp, and gone ttl+TTLSlack
+// after it.
+func (e *env) lives(key string, sp span, ttl time.Duration, gone func() bool) {
+	e.Helper()
+	latest := sp.done.Add(ttl + e.caps.TTLSlack)
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		asked := time.Now()
+		if gone() {
+			if early := time.Until(sp.sent.Add(ttl)); early > granularity {
+				e.Fatalf("%q is gone %v before its TTL of %v ends", key, early, ttl)
+			}
+			return
+		}
+		if asked.After(latest.Add(lag)) {
+			e.Fatalf("%q is still there %v after its TTL of %v ended (TTLSlack is %v)", key, asked.Sub(sp.done.Add(ttl)), ttl, e.caps.TTLSlack)
+		}
+		<-tick.C
+	}
+}
+
+// missing reports whether Get says that there is no key.
+func (e *env) missing(s backend.Store, key string) bool {
+	_, err := s.Get(e.ctx, key, backend.GetOptions{})
+	if err != nil && !errors.Is(err, backend.ErrNotFound) {
+		e.Fatalf("Get(%q): %v", key, err)
+	}
+	return err != nil
+}
+
+// ttl is a short one that the store keeps to.
+func (e *env) ttl() time.Duration { return max(time.Second, e.caps.MinTTL) }
+
+// until waits for a point in time: for the cases in which time itself is what
+// has to pass, as for something that must still be there then.
+func (e *env) until(t time.Time) {
+	select {
+	case <-time.After(time.Until(t)):
+	case <-e.ctx.Done():
+		e.Fatal(e.ctx.Err())
+	}
+}
+
+func ttlCases() []testCase {
+	return []testCase{
+		{
+			name:  "R28/a TTL of one second is kept to",
+			why:   "in predecessors any TTL under 20 s fails on Consul, 1 s outlives itself on ZooKeeper, and bbolt ignores it",
+			timed: true,
+			run: func(e *env) {
+				if e.caps.MinTTL > time.Second {
+					e.Errorf("MinTTL is %v, want at most 1 s", e.caps.MinTTL)
+				}
+				sp := e.timed(func() error {
+					_, err := e.s.Put(e.ctx, "k", []byte("v"), backend.PutOptions{TTL: e.ttl()})
+					return err
+				})
+				other := e.open()
+				e.holds(other, "k", "v")
+				e.lives("k", sp, e.ttl(), func() bool { return e.missing(other, "k") })
+			},
+		},
+		{
+			name:  "R28/a TTL that is no whole number of seconds is rounded up, if at all",
+			timed: true,
+			run: func(e *env) {
+				ttl := e.ttl() + 300*time.Millisecond
+				sp := e.timed(func() error {
+					_, err := e.s.Put(e.ctx, "k", []byte("v"), backend.PutOptions{TTL: ttl})
+					return err
+				})
+				// What the store makes of it is what Expires says.
+				ttl = max(ttl, e.get(e.s, "k").Expires.Sub(sp.done))
+				e.lives("k", sp, ttl, func() bool { return e.missing(e.s, "k") })
+			},
+		},
+		{
+			name: "R28/Expires is when the TTL ends, in every read",
+			run: func(e *env) {
+				for _, ttl := range []time.Duration{e.ttl(), 90 * time.Second, time.Hour + 1234567*time.Nanosecond, 30 * 24 * time.Hour} {
+					var ent backend.Entry
+					sp := e.timed(func() (err error) {
+						ent, err = e.s.Put(e.ctx, "k", []byte("v"), backend.PutOptions{TTL: ttl})
+						return err
+					})
+					var many []backend.Entry
+					many, err := e.s.GetMany(e.ctx, []string{"k"}, backend.GetOptions{})
+					e.noErr(err, "GetMany")
+					for how, got := range map[string]backend.Entry{
+						"Put": ent, "Get": e.get(e.s, "k"), "GetMany": many[0],
+						"List":         e.list(e.s, "", backend.ListOptions{})[0],
+						"List of keys": e.list(e.s, "", backend.ListOptions{KeysOnly: true})[0],
+					} {
+						if early := sp.sent.Add(ttl).Sub(got.Expires); early > granularity {
+							e.Errorf("%s: a TTL of %v expires %v early", how, ttl, early)
+						}
+						if late := got.Expires.Sub(sp.done.Add(ttl)); late > e.caps.TTLSlack+granularity {
+							e.Errorf("%s: a TTL of %v expires %v late, TTLSlack is %v", how, ttl, late, e.caps.TTLSlack)
+						}
+						if d := got.Expires.Sub(ent.Expires).Abs(); d > granularity {
+							e.Errorf("%s: expires %v apart from what Put said", how, d)
+						}
+					}
+				}
+			},
+		},
+		{
+			name:  "R28/an expired key is absent to every call",
+			timed: true,
+			run: func(e *env) {
+				keys := []string{"d/get", "d/absent", "d/present", "d/revision", "d/delete", "d/deleteat", "d/check", "d/create", "d/dir", "d/dir/child", "d/kept"}
+				revs := map[string]backend.Revision{}
+				var sp span
+				for _, k := range keys {
+					o := backend.PutOptions{TTL: e.ttl()}
+					if k == "d/kept" || k == "d/dir/child" {
+						o.TTL = 0
+					}
+					sp = e.timed(func() error {
+						ent, err := e.s.Put(e.ctx, k, []byte("v"), o)
+						revs[k] = ent.Revision
+						return err
+					})
+				}
+				e.until(sp.done.Add(e.ttl() + e.caps.TTLSlack)) // no call may look before: some stores reap when they are asked
+				e.absent(e.s, "d/get")
+				if _, err := e.s.Put(e.ctx, "d/absent", []byte("new"), backend.PutOptions{If: backend.Absent}); err != nil {
+					e.Errorf("Put if absent on an expired key: %v", err)
+				}
+				_, err := e.s.Put(e.ctx, "d/present", nil, backend.PutOptions{If: backend.Present})
+				e.wantErr(err, "Put if present", backend.ErrNotFound)
+				_, err = e.s.Put(e.ctx, "d/revision", nil, backend.PutOptions{If: backend.AtRevision, Revision: revs["d/revision"]})
+				e.wantErr(err, "Put at the expired revision", backend.ErrConflict)
+				e.wantErr(e.s.Delete(e.ctx, "d/delete", backend.DeleteOptions{}), "Delete", backend.ErrNotFound)
+				err = e.s.Delete(e.ctx, "d/deleteat", backend.DeleteOptions{If: backend.AtRevision, Revision: revs["d/deleteat"]})
+				e.wantErr(err, "Delete at the expired revision", backend.ErrConflict)
+				for _, c := range []struct {
+					check backend.Check
+					want  error
+				}{
+					{backend.Check{If: backend.Present, Key: "d/check"}, backend.ErrNotFound},
+					{backend.Check{If: backend.AtRevision, Key: "d/check", Revision: revs["d/check"]}, backend.ErrConflict},
+				} {
+					_, err = e.s.Commit(e.ctx, backend.Txn{Checks: []backend.Check{c.check}, Writes: []backend.Write{{Key: "d/no"}}})
+					e.wantErr(err, "Commit with a check of an expired key", c.want)
+				}
+				_, err = e.s.Commit(e.ctx, backend.Txn{
+					Checks: []backend.Check{{If: backend.Absent, Key: "d/create"}, {If: backend.Absent, Key: "d/check"}},
+					Writes: []backend.Write{{Key: "d/create", Value: []byte("new")}},
+				})
+				e.noErr(err, "Commit that creates an expired key")
+				many, err := e.s.GetMany(e.ctx, []string{"d/get", "d/kept", "d/check"}, backend.GetOptions{})
+				e.noErr(err, "GetMany")
+				if many[0].Revision != 0 || many[1].Revision == 0 || many[2].Revision != 0 {
+					e.Errorf("GetMany returns %+v", many)
+				}
+				e.lists(e.s, "d", backend.ListOptions{}, "d/absent", "d/create", "d/dir/child", "d/kept")
+				e.lists(e.s, "d", backend.ListOptions{Children: true}, "d/absent", "d/create", "d/dir/", "d/kept")
+				if ent := e.holds(e.s, "d/absent", "new"); ent.Revision <= revs["d/absent"] || !ent.Expires.IsZero() {
+					e.Errorf("the recreated key is %+v, the expired one was at %d", ent, revs["d/absent"])
+				}
+			},
+		},
+		{
+			name:  "R28/DeletePrefix does not count expired keys",
+			timed: true,
+			run: func(e *env) {
+				sp := e.timed(func() error {
+					_, err := e.s.Put(e.ctx, "d/short", []byte("v"), backend.PutOptions{TTL: e.ttl()})
+					return err
+				})
+				e.put(e.s, "d/kept", "v")
+				e.until(sp.done.Add(e.ttl() + e.caps.TTLSlack))
+				n, err := e.s.DeletePrefix(e.ctx, "d")
+				if err != nil || n != 1 {
+					e.Errorf("DeletePrefix = %d, %v, want 1", n, err)
+				}
+			},
+		},
+		{
+			name:  "R28/a put without a TTL clears it, one with a TTL replaces it, KeepTTL keeps it",
+			why:   "on Consul a plain put on a predecessor's key kept the session, so the new value died later",
+			timed: true,
+			run: func(e *env) {
+				ttl, long := e.ttl(), time.Hour
+				write := func(k string, o backend.PutOptions) backend.Entry { return e.putWith(e.s, k, "v", o) }
+				short := backend.PutOptions{TTL: ttl}
+				write("cleared", short)
+				write("cleared by a transaction", short)
+				write("deleted and recreated", short)
+				write("prolonged", short)
+				write("shortened", backend.PutOptions{TTL: long})
+				kept := write("kept", short)
+				keptTxn := write("kept by a transaction", short)
+				never := write("never expired", backend.PutOptions{})
+				keptLong := write("kept long", backend.PutOptions{TTL: long})
+
+				if ent := write("cleared", backend.PutOptions{}); !ent.Expires.IsZero() {
+					e.Errorf("Put without TTL returned an expiry, %v", ent.Expires)
+				}
+				e.del(e.s, "deleted and recreated")
+				write("deleted and recreated", backend.PutOptions{If: backend.Absent})
+				write("prolonged", backend.PutOptions{TTL: long})
+				shortened := e.timed(func() error {
+					_, err := e.s.Put(e.ctx, "shortened", nil, short)
+					return err
+				})
+				for _, was := range []backend.Entry{kept, never, keptLong} {
+					now := write(was.Key, backend.PutOptions{If: backend.AtRevision, Revision: was.Revision, KeepTTL: true})
+					if now.Revision <= was.Revision || now.Expires.Sub(was.Expires).Abs() > granularity {
+						e.Errorf("KeepTTL of %q: revision %d after %d, expiry %v after %v", was.Key, now.Revision, was.Revision, now.Expires, was.Expires)
+					}
+				}
+				res, err := e.s.Commit(e.ctx, backend.Txn{
+					Checks: []backend.Check{{If: backend.AtRevision, Key: keptTxn.Key, Revision: keptTxn.Revision}},
+					Writes: []backend.Write{{Key: keptTxn.Key, Value: []byte("v"), KeepTTL: true}, {Key: "cleared by a transaction"}},
+				})
+				e.noErr(err, "Commit")
+				if d := res.Entries[0].Expires.Sub(keptTxn.Expires).Abs(); d > granularity {
+					e.Errorf("KeepTTL in a transaction moved the expiry by %v", d)
+				}
+				for k, want := range map[string]bool{
+					"cleared": false, "cleared by a transaction": false, "deleted and recreated": false, "never expired": false,
+					"prolonged": true, "shortened": true, "kept": true, "kept by a transaction": true, "kept long": true,
+				} {
+					if got := !e.get(e.s, k).Expires.IsZero(); got != want {
+						e.Errorf("%q has an expiry: %v, want %v", k, got, want)
+					}
+				}
+				e.lives("kept", span{kept.Expires.Add(-ttl), kept.Expires.Add(-ttl)}, ttl, func() bool { return e.missing(e.s, "kept") })
+				e.until(shortened.done.Add(ttl + e.caps.TTLSlack))
+				e.lists(e.s, "", backend.ListOptions{}, "cleared", "cleared by a transaction", "deleted and recreated", "kept long", "never expired", "prolonged")
+			},
+		},
+		{
+			name:  "R28/a TTL in a transaction is kept to",
+			timed: true,
+			run: func(e *env) {
+				const n = 20
+				var t backend.Txn
+				for _, k := range numbered("d/k", n) {
+					t.Writes = append(t.Writes, backend.Write{Key: k, Value: []byte("v"), TTL: e.ttl()})
+				}
+				t.Writes = append(t.Writes, backend.Write{Key: "d/lasting", Value: []byte("v")})
+				var res backend.TxnResult
+				sp := e.timed(func() (err error) {
+					res, err = e.s.Commit(e.ctx, t)
+					return err
+				})
+				for i, ent := range res.Entries {
+					if i < n && ent.Expires.Before(sp.sent.Add(e.ttl()-granularity)) || i == n && !ent.Expires.IsZero() {
+						e.Errorf("entry %d, %q, expires %v", i, ent.Key, ent.Expires)
+					}
+				}
+				e.lives("d/k…", sp, e.ttl(), func() bool { return len(e.list(e.s, "d", backend.ListOptions{})) <= 1 })
+				e.lists(e.s, "d", backend.ListOptions{}, "d/lasting")
+			},
+		},
+		{
+			name:  "R24,R28/an expired key makes one Deleted, in time, and its watchers see no more of it",
+			why:   "Redis fires expired events lazily: none in 20 s with 200,000 keys",
+			timed: true,
+			run: func(e *env) {
+				var watches []*stream
+				for _, o := range []backend.WatchOptions{{}, {Prev: true}, {Snapshot: true, Prev: true}} {
+					watches = append(watches, e.watch(e.open(), "d", o))
+				}
+				watches = append(watches, e.watch(e.open(), "d/k", backend.WatchOptions{Key: true, Prev: true}))
+				var ent backend.Entry
+				sp := e.timed(func() (err error) {
+					ent, err = e.s.Put(e.ctx, "d/k", []byte("v"), backend.PutOptions{TTL: e.ttl()})
+					return err
+				})
+				for _, st := range watches {
+					if st.v.Options.Snapshot {
+						st.want(backend.Synced, "", "")
+					}
+					ev := st.want(backend.Created, "d/k", "v")
+					if d := ev.Expires.Sub(ent.Expires).Abs(); d > granularity {
+						e.Errorf("the event expires %v apart from what Put said", d)
+					}
+				}
+				for _, st := range watches {
+					ev := st.want(backend.Deleted, "d/k", "")
+					if early := time.Until(sp.sent.Add(e.ttl())); early > granularity {
+						e.Errorf("the delete comes %v early", early)
+					}
+					if late := time.Since(sp.done.Add(e.ttl() + e.caps.TTLSlack)); late > lag {
+						e.Errorf("the delete comes %v late", late)
+					}
+					if st.v.Options.Prev && ev.Prev == nil {
+						e.Errorf("no previous entry of a key that expired")
+					}
+				}
+				e.absent(e.s, "d/k") // what a watch tells is true
+				e.putWith(e.s, "d/k", "again", backend.PutOptions{If: backend.Absent})
+				for _, st := range watches {
+					st.want(backend.Created, "d/k", "again")
+					st.quiet()
+				}
+			},
+		},
+		{
+			name:  "R24,R28/a key that is recreated after it expired is Deleted, then Created",
+			why:   "the put finds a key that nobody reaped yet, and must not make an update of it",
+			timed: true,
+			run: func(e *env) {
+				st := e.watch(e.open(), "", backend.WatchOptions{})
+				for _, k := range []string{"a", "b", "c"} {
+					e.putWith(e.s, k, "old", backend.PutOptions{TTL: e.ttl()})
+					st.want(backend.Created, k, "old")
+				}
+				e.eventually("the key expires", func() bool { return e.missing(e.s, "c") })
+				e.put(e.s, "a", "new")
+				e.putWith(e.s, "b", "new", backend.PutOptions{If: backend.Absent})
+				_, err := e.s.Commit(e.ctx, backend.Txn{Writes: []backend.Write{{Key: "c", Value: []byte("new")}}})
+				e.noErr(err, "Commit")
+				got := map[string][]backend.Kind{}
+				for range 6 {
+					ev := st.next()
+					got[ev.Key] = append(got[ev.Key], ev.Kind)
+				}
+				for k, kinds := range got {
+					if len(kinds) != 2 || kinds[0] != backend.Deleted || kinds[1] != backend.Created {
+						e.Errorf("%q: %v, want deleted, created", k, kinds)
+					}
+				}
+				st.quiet()
+			},
+		},
+		{
+			name:  "R28/a key that is put again in time lives on, and its watchers see updates only",
+			timed: true,
+			run: func(e *env) {
+				st := e.watch(e.open(), "", backend.WatchOptions{})
+				e.putWith(e.s, "k", "v", backend.PutOptions{TTL: e.ttl()})
+				st.want(backend.Created, "k", "v")
+				tick := time.NewTicker(e.ttl() / 2)
+				defer tick.Stop()
+				var sp span
+				for range 6 { // three TTLs
+					<-tick.C
+					sp = e.timed(func() error {
+						_, err := e.s.Put(e.ctx, "k", []byte("v"), backend.PutOptions{If: backend.Present, TTL: e.ttl()})
+						return err
+					})
+					st.want(backend.Updated, "k", "v")
+				}
+				e.lives("k", sp, e.ttl(), func() bool { return e.missing(e.s, "k") })
+				st.want(backend.Deleted, "k", "")
+				st.quiet()
+			},
+		},
+		{
+			name:  "R28/a thousand keys expire in time, and each makes one Deleted",
+			timed: true,
+			run: func(e *env) {
+				st := e.watch(e.open(), "d", backend.WatchOptions{})
+				keys := numbered("d/k", 512)
+				var last span
+				ttl := e.ttl() + time.Second
+				for i := 0; i < len(keys); i += backend.MaxTxnOps {
+					var t backend.Txn
+					for _, k := range keys[i:min(i+backend.MaxTxnOps, len(keys))] {
+						t.Writes = append(t.Writes, backend.Write{Key: k, TTL: ttl})
+					}
+					last = e.timed(func() error {
+						_, err := e.s.Commit(e.ctx, t)
+						return err
+					})
+				}
+				e.lives("the last key", last, ttl, func() bool { return len(e.list(e.s, "d", backend.ListOptions{KeysOnly: true})) == 0 })
+				var created, deleted int
+				for created+deleted < 2*len(keys) {
+					if st.next().Kind == backend.Created {
+						created++
+					} else {
+						deleted++
+					}
+				}
+				if created != len(keys) || deleted != len(keys) {
+					e.Errorf("%d created and %d deleted, want %d each", created, deleted, len(keys))
+				}
+				st.quiet()
+			},
+		},
+		{
+			name:  "R28/a TTL runs on while no store is open",
+			timed: true,
+			run: func(e *env) {
+				s := e.h.Open(e.T, e.root)
+				sp := e.timed(func() error {
+					_, err := s.Put(e.ctx, "k", []byte("v"), backend.PutOptions{TTL: e.ttl()})
+					return err
+				})
+				e.noErr(s.Close(), "Close")
+				e.lives("k", sp, e.ttl(), func() bool { return e.missing(e.s, "k") })
+			},
+		},
+		{
+			name:  "R28/a TTL is not prolonged by a restart, nor cut short",
+			why:   "etcd refreshes leases on restart: a 40 s key lived for 60 s",
+			needs: reopen,
+			run: func(e *env) {
+				ttl := 3 * time.Second
+				sp := e.timed(func() error {
+					_, err := e.s.Put(e.ctx, "k", []byte("v"), backend.PutOptions{TTL: ttl})
+					return err
+				})
+				before := e.get(e.s, "k").Expires
+				e.reopen()
+				if ent, err := e.s.Get(e.ctx, "k", backend.GetOptions{}); err == nil && ent.Expires.Sub(before).Abs() > granularity {
+					e.Errorf("the restart moved the expiry from %v to %v", before, ent.Expires)
+				}
+				latest := sp.done.Add(ttl + e.caps.TTLSlack)
+				if late := time.Since(latest); late > 0 {
+					latest = time.Now() // the restart took longer than the TTL: gone at once
+				}
+				ctx, cancel := context.WithDeadline(e.ctx, latest.Add(lag+time.Second))
+				defer cancel()
+				e.eventually("the key expires", func() bool {
+					_, err := e.s.Get(ctx, "k", backend.GetOptions{})
+					if err == nil {
+						return false
+					}
+					e.wantErr(err, "Get, TTLSlack after the TTL ended", backend.ErrNotFound)
+					if early := time.Until(sp.sent.Add(ttl)); early > granularity {
+						e.Errorf("the key is gone %v early", early)
+					}
+					return true
+				})
+			},
+		},
+		{
+			name: "R28/a TTL that ends far away is kept to, or refused, but not dropped",
+			run: func(e *env) {
+				const century = 100 * 365 * 24 * time.Hour
+				sp := e.timed(func() error {
+					_, err := e.s.Put(e.ctx, "k", []byte("v"), backend.PutOptions{TTL: century})
+					if errors.Is(err, backend.ErrInvalid) {
+						e.Logf("a TTL of a century is refused: %v", err) // said, not dropped
+						_, err = e.s.Put(e.ctx, "k", []byte("v"), backend.PutOptions{TTL: 30 * 24 * time.Hour})
+					}
+					return err
+				})
+				if ent := e.get(e.s, "k"); ent.Expires.Before(sp.sent.Add(30*24*time.Hour - granularity)) {
+					e.Errorf("expires %v", ent.Expires)
+				}
+			},
+		},
+	}
+}

@@ -1,0 +1,227 @@
+package kv
+
+import (
+	"context"
+	"errors"
+	"slices"
+
+	"github.com/polykv/kv/backend"
+)
+
+// dirtyKey is what a lagging reader knew of a key before it changed.
+type dirtyKey struct {
+	existed bool
+	created Revision // the incarnation that it knew; 0: not known
+}
+
+// notCurrent is the incarnation of a key that is known to have gone.
+const notCurrent = ^Revision(0)
+
+// overflow runs when the queue is over its bound. h.mu is held.
+//
+// A store that may merge events has them merged: the queue is then bounded by
+// the data itself. On a Lossless store the newer half goes, and the store's
+// history is the buffer: replay continues from the last event that was kept.
+// For a watch FromSnapshot the names of what changed are kept, in case the
+// history does not reach back when the reader comes.
+func (s *subscription) overflow() {
+	if !s.h.lossless {
+		s.queue.startMerging()
+		return
+	}
+	dropped := s.queue.truncate()
+	s.resumeAt = s.queue.last().Token
+	if s.resumeAt == "" && !s.snapshot {
+		s.ended = ErrHistoryLost
+		return
+	}
+	s.lagging = true
+	if s.snapshot {
+		s.dirty = map[string]dirtyKey{}
+	}
+	for _, q := range dropped {
+		s.note(q)
+	}
+}
+
+// note remembers what the reader knew of a key whose event it does not get
+// from the queue. h.mu is held.
+func (s *subscription) note(q queued) {
+	if s.dirty == nil || q.Entry.Key == "" {
+		return
+	}
+	if _, ok := s.dirty[q.Entry.Key]; ok {
+		return
+	}
+	d := dirtyKey{existed: q.Kind != Created}
+	switch q.Kind {
+	case Updated:
+		d.created = q.Entry.Created
+	case Deleted:
+		d.created = notCurrent
+	}
+	s.dirty[q.Entry.Key] = d
+}
+
+// startReplay opens an upstream from the resume point.
+func (s *subscription) startReplay(ctx context.Context) error {
+	if s.resumeAt == "" {
+		return s.lost()
+	}
+	rctx, cancel := context.WithCancel(s.ctx)
+	stop := context.AfterFunc(ctx, cancel)
+	o := backend.WatchOptions{Key: s.key.key, Prev: s.key.prev, Resume: s.resumeAt}
+	w, err := s.c.b.Watch(rctx, s.key.name, o)
+	if !stop() && err == nil {
+		w.Close()
+		err = contextError(ctx)
+	}
+	if err == nil {
+		if err = w.Sync(ctx); err != nil {
+			w.Close()
+		}
+	}
+	switch {
+	case err == nil:
+		s.replay = &replaying{w, cancel}
+		return nil
+	case errors.Is(err, ErrHistoryLost) && s.snapshot:
+		cancel()
+		return s.lost()
+	}
+	cancel()
+	return err
+}
+
+// replaying is a watch that owns its context.
+type replaying struct {
+	backend.Watch
+	cancel context.CancelFunc
+}
+
+func (r *replaying) Close() error {
+	defer r.cancel()
+	return r.Watch.Close()
+}
+
+// fromReplay returns the next event of the replay, and goes back to the hub
+// when that is no further.
+func (s *subscription) fromReplay(ctx context.Context) (backend.Event, bool, error) {
+	ev, err := s.replay.Next(ctx)
+	if err != nil {
+		if errors.Is(err, ErrHistoryLost) {
+			s.endReplay()
+			return ev, false, s.lost()
+		}
+		return ev, false, err
+	}
+	s.h.mu.Lock()
+	if ev.Token != "" {
+		s.resumeAt = ev.Token
+	}
+	if s.dirty != nil && ev.Entry.Key != "" {
+		s.dirty[ev.Entry.Key] = dirtyKey{existed: ev.Kind != Deleted, created: ev.Entry.Created}
+	}
+	// Only Progress says that a revision is complete: the events of one
+	// transaction share theirs.
+	stale := s.stale(ev)
+	caught := ev.Kind == Progress && s.h.placed && s.h.last <= ev.Revision
+	if caught {
+		s.lagging, s.dirty, s.from = false, nil, ev.Revision
+	}
+	again := caught && s.gap
+	s.gap = s.gap && !caught
+	s.h.mu.Unlock()
+	if caught {
+		s.endReplay()
+	}
+	if again {
+		s.relist()
+	}
+	if ev.Kind == Progress {
+		if !caught { // the hub went on meanwhile
+			return ev, false, s.replay.Sync(ctx)
+		}
+		return ev, s.progress, nil
+	}
+	if stale || s.view != nil && ev.Entry.Key != "" && !s.view.accept(ev) {
+		return ev, false, nil
+	}
+	return ev, true, nil
+}
+
+func (s *subscription) endReplay() {
+	s.replay.Close()
+	s.replay = nil
+}
+
+// lost is what becomes of a subscription whose history is gone: a snapshot
+// watch mends itself.
+func (s *subscription) lost() error {
+	s.h.mu.Lock()
+	defer s.h.mu.Unlock()
+	if s.dirty == nil {
+		return ErrHistoryLost
+	}
+	if s.gap {
+		// More changed than the hub has seen.
+		s.lagging, s.dirty, s.gap = false, nil, false
+		s.relist()
+		return nil
+	}
+	m := &mending{dirty: s.dirty}
+	for key := range s.dirty {
+		m.keys = append(m.keys, key)
+	}
+	slices.Sort(m.keys)
+	// From here on the hub queues again: what changes now is either in what
+	// mending reads, or an event that it does not cover.
+	s.lagging, s.dirty = false, nil
+	s.mend = m
+	if s.view == nil {
+		s.view = newView(false)
+	}
+	s.ready = append(s.ready, backend.Event{Kind: Resynced})
+	return nil
+}
+
+// mending reads the keys that changed while history was lost.
+type mending struct {
+	keys  []string // those that are still to read
+	dirty map[string]dirtyKey
+}
+
+// mendPage is how many keys one request reads.
+const mendPage = 64
+
+// mendSome works out the differences of one page of keys.
+func (s *subscription) mendSome(ctx context.Context) error {
+	m := s.mend
+	page := m.keys[:min(mendPage, len(m.keys))]
+	if len(page) > 0 {
+		es, err := s.c.b.GetMany(ctx, page, backend.GetOptions{})
+		if err != nil {
+			return err
+		}
+		for i, e := range es {
+			d := m.dirty[page[i]]
+			// The reader's revision is not known, only that it is another.
+			is := version{created: d.created}
+			if d.existed {
+				is.rev = notCurrent
+			}
+			ev := backend.Event{Kind: Updated, Entry: e}
+			if e.Revision == 0 {
+				ev = backend.Event{Kind: Deleted, Entry: backend.Entry{Key: page[i]}}
+			}
+			s.ready = appendDifference(s.ready, ev, is)
+			s.view.set(page[i], version{e.Revision, e.Created})
+		}
+		m.keys = m.keys[len(page):]
+	}
+	if len(m.keys) == 0 {
+		s.ready = append(s.ready, backend.Event{Kind: Synced})
+		s.mend = nil
+	}
+	return nil
+}

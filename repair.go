@@ -1,0 +1,135 @@
+package kv
+
+import (
+	"context"
+	"errors"
+
+	"github.com/polykv/kv/backend"
+	"github.com/polykv/kv/internal/backoff"
+)
+
+// positioned reports whether h.last means something yet.
+func (h *hub) positioned() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.placed
+}
+
+// repair replaces an upstream whose history is lost. Watches FromSnapshot get
+// the differences between what they know, the table, and what is there; the
+// others end with ErrHistoryLost. It reports false if nobody is left, or if
+// the store cannot be watched any more.
+func (h *hub) repair() bool {
+	h.mu.Lock()
+	old, table := h.up, h.table
+	snapshots := 0
+	for sub := range h.subs {
+		switch {
+		case sub.snapshot:
+			snapshots++
+			sub.from = 0 // revisions may start lower in a restored store
+			sub.apart = !sub.settled || table == nil
+			sub.gap = sub.gap || sub.apart && sub.lagging
+		case sub.ended == nil:
+			sub.ended = ErrHistoryLost
+			sub.wake()
+		}
+	}
+	h.last, h.whole, h.placed = 0, 0, false
+	// What was asked of the old upstream is asked of the new one.
+	h.waiting = append(h.asked, h.waiting...)
+	h.asked, h.syncing = nil, true
+	h.mu.Unlock()
+	if snapshots == 0 {
+		return false
+	}
+	old.Close()
+	h.c.log.Warn("kv: history lost, watch lists again", "store", h.c.name, "prefix", h.key.name)
+	if table != nil {
+		h.tell(backend.Event{Kind: Resynced})
+	}
+	var b backoff.Backoff
+	for {
+		err := h.reopen()
+		if err == nil {
+			break
+		}
+		if !errors.Is(err, ErrUnavailable) && !errors.Is(err, ErrHistoryLost) || !b.Wait(h.ctx) {
+			h.c.log.Error("kv: watch cannot be repaired", "store", h.c.name, "prefix", h.key.name, "error", err)
+			return false
+		}
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if table != nil {
+		h.handOn(backend.Event{Kind: Synced})
+	}
+	// Those that are still between their snapshot and the stream know more,
+	// or less, than the table.
+	for sub := range h.subs {
+		if sub.apart && !sub.lagging {
+			sub.push(queued{relist: true})
+		}
+		sub.apart = false
+	}
+	h.syncing, h.mended = false, true
+	h.sync(mark{}) // of nobody: its answer ends mended
+	return true
+}
+
+// reopen establishes a new upstream and hands on the differences. It may be
+// called again after an error: the table knows how far it came.
+func (h *hub) reopen() error {
+	up, err := h.c.b.Watch(h.ctx, h.key.name, backend.WatchOptions{Key: h.key.key, Prev: h.key.prev})
+	if err != nil {
+		return err
+	}
+	h.mu.Lock()
+	repaired := h.table != nil
+	h.mu.Unlock()
+	if repaired {
+		if err := h.differences(h.ctx); err != nil {
+			up.Close()
+			return err
+		}
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.up = up
+	return nil
+}
+
+// tell hands on an event of repair's own.
+func (h *hub) tell(ev backend.Event) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.handOn(ev)
+}
+
+func (h *hub) differences(ctx context.Context) error {
+	there := map[string]struct{}{}
+	for e, err := range h.c.scan(ctx, h.key, backend.ListOptions{}) {
+		if err != nil {
+			return err
+		}
+		there[e.Key] = struct{}{}
+		h.mu.Lock()
+		is := h.table[e.Key]
+		h.mu.Unlock()
+		for _, ev := range appendDifference(nil, backend.Event{Kind: Updated, Entry: e}, is) {
+			h.tell(ev)
+		}
+	}
+	h.mu.Lock()
+	var gone []string
+	for key := range h.table {
+		if _, ok := there[key]; !ok {
+			gone = append(gone, key)
+		}
+	}
+	h.mu.Unlock()
+	for _, key := range gone {
+		h.tell(backend.Event{Kind: Deleted, Entry: backend.Entry{Key: key}})
+	}
+	return nil
+}

@@ -1,0 +1,242 @@
+package kv
+
+import (
+	"context"
+	"errors"
+	"iter"
+
+	"github.com/polykv/kv/backend"
+)
+
+// snapshotList is the listing behind a watch FromSnapshot. It is pulled by
+// next, so that a reader that does not come costs one page, and can be taken
+// up again after an error.
+type snapshotList struct {
+	keysOnly bool
+	after    string // the last key that was delivered
+	at       Revision
+	pull     func() (backend.Entry, error, bool)
+	end      func()
+	cancel   context.CancelFunc
+}
+
+func (l *snapshotList) stop() {
+	if l.pull != nil {
+		l.cancel()
+		l.end()
+		l.pull = nil
+	}
+}
+
+// fromList returns the next Existing or, at the end of the list, Synced.
+func (s *subscription) fromList(ctx context.Context) (backend.Event, bool, error) {
+	l := s.list
+	if l.pull == nil {
+		var lctx context.Context
+		lctx, l.cancel = context.WithCancel(s.ctx)
+		o := backend.ListOptions{KeysOnly: l.keysOnly, After: l.after}
+		if l.after == "" {
+			o.At = &l.at
+		} else {
+			l.at = 0 // what was listed before is of an older state
+		}
+		l.pull, l.end = iter.Pull2(s.c.scan(lctx, s.key, o))
+	}
+	stop := context.AfterFunc(ctx, l.cancel)
+	e, err, more := l.pull()
+	if !stop() && err == nil {
+		// The call's context ended beside it, and took the list along.
+		defer l.stop()
+	}
+	switch {
+	case !more:
+		l.stop()
+		s.list = nil
+		return s.listed(l), true, nil
+	case err != nil:
+		l.stop()
+		return backend.Event{}, false, err
+	}
+	l.after = e.Key
+	s.view.set(e.Key, version{e.Revision, e.Created})
+	return backend.Event{Kind: Existing, Entry: e}, true, nil
+}
+
+// listed turns from the snapshot to the changes.
+func (s *subscription) listed(l *snapshotList) backend.Event {
+	s.h.mu.Lock()
+	defer s.h.mu.Unlock()
+	synced := backend.Event{Kind: Synced}
+	if s.h.lossless {
+		// Where the list is one state, the stream goes on from there.
+		s.from = max(s.from, l.at)
+		synced.Revision, synced.Token = s.from, s.position.Token
+	} else {
+		// Without revisions to compare, what the hub hands on from here to
+		// the mark is held against the snapshot.
+		s.touched = &lastEvents{}
+		s.collect, _ = s.newMark()
+		s.h.sync(mark{s, s.collect})
+	}
+	return synced
+}
+
+// scan lists what a hub covers, the single key of WatchKey too.
+func (c *core) scan(ctx context.Context, key hubKey, o backend.ListOptions) iter.Seq2[backend.Entry, error] {
+	if !key.key {
+		return c.b.List(ctx, key.name, o)
+	}
+	return func(yield func(backend.Entry, error) bool) {
+		if o.After != "" {
+			return
+		}
+		e, err := c.b.Get(ctx, key.name, backend.GetOptions{})
+		if !errors.Is(err, ErrNotFound) {
+			yield(e, err)
+		}
+	}
+}
+
+// view is what the reader of a subscription knows of the keys, while the
+// hub's events still overlap with what it got elsewhere.
+type view struct {
+	all bool // it knows all keys: one that is not in m is absent
+	m   map[string]version
+	max Revision // no event beyond this one overlaps, on a Lossless store
+}
+
+func newView(all bool) *view { return &view{all: all, m: map[string]version{}} }
+
+// set notes what the reader was told; a zero version is an absent key.
+func (v *view) set(key string, is version) {
+	if v.all && is.rev == 0 {
+		delete(v.m, key)
+		return
+	}
+	v.m[key] = is
+	v.max = max(v.max, is.rev)
+}
+
+// accept reports whether ev, in a Lossless store's order, is new to the
+// reader, and notes it.
+func (v *view) accept(ev backend.Event) bool {
+	is, known := v.m[ev.Entry.Key]
+	if !known && !v.all {
+		return true
+	}
+	switch ev.Kind {
+	case Deleted:
+		if is.rev == 0 || ev.Revision != 0 && ev.Revision <= is.rev {
+			return false
+		}
+		if v.all {
+			delete(v.m, ev.Entry.Key)
+		} else {
+			v.m[ev.Entry.Key] = version{}
+		}
+	case Created, Updated:
+		if ev.Revision <= is.rev {
+			return false
+		}
+		if is.rev == 0 && ev.Kind == Updated {
+			// The key was there, and had gone when the reader was told that
+			// it is absent: its delete is still to come, and is dropped too.
+			return false
+		}
+		v.m[ev.Entry.Key] = version{ev.Revision, ev.Entry.Created}
+	}
+	return true
+}
+
+// filter decides on an event from the queue: deliver, drop, or hold back.
+func (s *subscription) filter(q queued) (backend.Event, bool, error) {
+	if q.mark != 0 {
+		s.reconcile()
+		return backend.Event{}, false, nil
+	}
+	ev := q.Event
+	switch {
+	case q.relist:
+		s.relist()
+		return ev, false, nil
+	case q.void && s.touched == nil:
+		return ev, false, nil
+	case ev.Kind == Progress || s.view == nil && s.touched == nil:
+		return ev, true, nil
+	case s.touched != nil:
+		// Markers of a resync mean nothing here: all differences are worked
+		// out at the mark.
+		if ev.Entry.Key != "" {
+			s.touched.set(ev)
+		}
+		return ev, false, nil
+	case ev.Entry.Key == "":
+		return ev, true, nil
+	}
+	return ev, s.view.accept(ev), nil
+}
+
+// reconcile holds the last event of each key before the mark against the
+// snapshot: at the mark the hub is at least as new as the snapshot was.
+func (s *subscription) reconcile() {
+	for _, key := range s.touched.order {
+		s.ready = appendDifference(s.ready, s.touched.m[key], s.view.m[key])
+	}
+	s.touched, s.view = nil, nil
+	s.h.mu.Lock()
+	s.collect = 0
+	s.h.mu.Unlock()
+}
+
+// lastEvents is the last event of each key, in the order of the first.
+type lastEvents struct {
+	order []string
+	m     map[string]backend.Event
+}
+
+func (l *lastEvents) set(ev backend.Event) {
+	if l.m == nil {
+		l.m = map[string]backend.Event{}
+	}
+	if _, ok := l.m[ev.Entry.Key]; !ok {
+		l.order = append(l.order, ev.Entry.Key)
+	}
+	l.m[ev.Entry.Key] = ev
+}
+
+// appendDifference appends the events that take a reader who knows a key in
+// version is to the state after ev.
+func appendDifference(out []backend.Event, ev backend.Event, is version) []backend.Event {
+	ev.Prev = nil
+	switch {
+	case ev.Kind == Deleted:
+		if is.rev == 0 {
+			return out
+		}
+		return append(out, ev)
+	case is.rev == 0:
+		ev.Kind = Created
+	case is.rev == ev.Revision:
+		return out
+	case is.created != 0 && ev.Entry.Created != 0 && is.created != ev.Entry.Created:
+		gone := backend.Event{Kind: Deleted, Entry: backend.Entry{Key: ev.Entry.Key}}
+		ev.Kind = Created
+		return append(out, gone, ev)
+	default:
+		ev.Kind = Updated
+	}
+	return append(out, ev)
+}
+
+// settle runs when the queue is empty and the hub's stream therefore delivered
+// to the end: the view has served once the hub is past all that it holds. h.mu
+// is held.
+func (s *subscription) settle() {
+	if s.view == nil || s.touched != nil || !s.h.lossless || s.h.whole < s.view.max {
+		return
+	}
+	if s.view.all && s.h.table == nil && s.mend == nil {
+		s.h.table = s.view.m
+	}
+	s.view, s.settled = nil, true
+}

@@ -1,0 +1,362 @@
+package kv
+
+import (
+	"context"
+	"errors"
+	"sync"
+
+	"github.com/polykv/kv/backend"
+	"github.com/polykv/kv/internal/backoff"
+)
+
+// subscription is one watch's part in a hub. What next returns comes, in this
+// order of preference, from
+//
+//   - ready: events that were worked out already,
+//   - list: the entries of a snapshot, while that is under way,
+//   - mend and again: what changed while history was lost,
+//   - the queue that the hub fills,
+//   - replay: an upstream of its own, from where the queue overflowed or from
+//     the user's resume token, until it has caught up with the hub.
+type subscription struct {
+	c        *core
+	key      hubKey
+	snapshot bool
+	progress bool
+	h        *hub
+
+	opened   context.Context // the stream's, as the user gave it
+	ctx      context.Context // ends with opened and with close
+	cancel   context.CancelCauseFunc
+	finished chan struct{} // everything behind the subscription is gone
+	remove   func()        // takes the hook of Close back
+	signal   chan struct{} // holds one token when there may be something new
+
+	// Guarded by h.mu.
+	queue    queue
+	opening  uint64                   // discard what comes before this mark
+	collect  uint64                   // a mark that next waits for
+	marks    map[uint64]chan struct{} // closed when the mark has come
+	marked   uint64                   // the last mark given out
+	from     Revision                 // events up to here were delivered or are in the snapshot
+	position backend.Event            // the Progress that ended opening
+	lagging  bool                     // the hub does not queue: replay from resumeAt
+	resumeAt Token
+	dirty    map[string]dirtyKey // what changed while lagging; nil if nobody asks
+	gap      bool                // the hub itself has missed events, and could not repair: list again
+	settled  bool                // the reader knows just what the hub's table knows
+	apart    bool                // repair is under way, and not for this one: it will list again
+	ended    error               // comes after what is queued
+
+	// For next alone, and for finish.
+	nextMu  sync.Mutex
+	ready   []backend.Event
+	list    *snapshotList
+	mend    *mending
+	view    *view
+	again   *relisting
+	touched *lastEvents // before the mark collect
+	replay  backend.Watch
+	backoff backoff.Backoff
+	err     error // final
+}
+
+// subscribe opens a subscription. Its stream lives as long as ctx; opening
+// bounds the call.
+func (c *core) subscribe(ctx, opening context.Context, full string, o watchOptions) (*subscription, error) {
+	s := &subscription{
+		c:        c,
+		key:      hubKey{name: full, key: o.Key, prev: o.Prev},
+		snapshot: o.Snapshot,
+		progress: o.progress,
+		opened:   ctx,
+		finished: make(chan struct{}),
+		signal:   make(chan struct{}, 1),
+		marks:    map[uint64]chan struct{}{},
+	}
+	if o.Resume != "" && !c.b.Capabilities().Resumable {
+		return nil, unsupportedResume
+	}
+	h, fresh, err := c.acquire(opening, s.key)
+	if err != nil {
+		return nil, err
+	}
+	s.h = h
+	s.ctx, s.cancel = context.WithCancelCause(ctx)
+	h.attach(s)
+	s.remove, err = (&Store{core: c}).OnClose(func() { s.close(ErrClosed) })
+	context.AfterFunc(s.ctx, s.finish)
+	if err == nil {
+		err = s.begin(opening, fresh, o)
+	}
+	if err != nil {
+		s.close(err)
+		return nil, err
+	}
+	return s, nil
+}
+
+var unsupportedResume = backend.Because(errors.ErrUnsupported, errors.New("the store keeps no history to resume from"))
+
+// begin brings the subscription to the point from which it delivers.
+func (s *subscription) begin(ctx context.Context, fresh bool, o watchOptions) error {
+	s.nextMu.Lock()
+	defer s.nextMu.Unlock()
+	switch {
+	case o.Resume != "":
+		s.h.mu.Lock()
+		s.lagging, s.resumeAt = true, o.Resume
+		s.h.mu.Unlock()
+		if !s.h.positioned() {
+			if _, err := s.barrier(ctx, false); err != nil {
+				return err
+			}
+		}
+		return s.startReplay(ctx)
+	case o.Snapshot:
+		if _, err := s.barrier(ctx, true); err != nil {
+			return err
+		}
+		s.view = newView(true)
+		s.list = &snapshotList{keysOnly: o.keysOnly}
+		ev, ok, err := s.fromList(ctx)
+		if err != nil {
+			return err
+		}
+		if ok {
+			s.ready = append(s.ready, ev)
+		}
+		return nil
+	case !fresh:
+		// The hub may have writes before it that were complete before this
+		// watch was asked for.
+		_, err := s.barrier(ctx, true)
+		return err
+	}
+	return nil
+}
+
+// barrier waits until the hub has handed on the events of all writes that were
+// complete when it was called, and lets discard say that they are not wanted.
+func (s *subscription) barrier(ctx context.Context, discard bool) (backend.Event, error) {
+	s.h.mu.Lock()
+	id, come := s.newMark()
+	if discard {
+		s.opening = id
+	}
+	s.h.sync(mark{s, id})
+	s.h.mu.Unlock()
+	if err := s.await(ctx, come); err != nil {
+		return backend.Event{}, err
+	}
+	s.h.mu.Lock()
+	defer s.h.mu.Unlock()
+	return s.position, nil
+}
+
+// sync is Watch.Sync.
+func (s *subscription) sync(ctx context.Context) error {
+	_, err := s.barrier(ctx, false)
+	return err
+}
+
+// newMark returns a mark and the channel that closes when it comes. h.mu is
+// held.
+func (s *subscription) newMark() (uint64, chan struct{}) {
+	s.marked++
+	come := make(chan struct{})
+	s.marks[s.marked] = come
+	return s.marked, come
+}
+
+func (s *subscription) await(ctx context.Context, come <-chan struct{}) error {
+	select {
+	case <-come:
+		return nil
+	case <-ctx.Done():
+		return contextError(ctx)
+	case <-s.ctx.Done():
+		return s.endError()
+	case <-s.h.ctx.Done():
+		s.h.mu.Lock()
+		defer s.h.mu.Unlock()
+		if s.h.err != nil {
+			return s.h.err
+		}
+		return ErrClosed
+	}
+}
+
+// push is the hub's. h.mu is held.
+func (s *subscription) push(q queued) {
+	if q.mark != 0 {
+		if s.opening == q.mark {
+			s.opening = 0
+			// What came between attach and the request goes too.
+			s.queue, s.lagging, s.dirty, s.ended = queue{}, false, nil, nil
+			if s.h.lossless {
+				s.from = q.Revision
+			}
+		}
+		if s.collect == q.mark {
+			s.queue.push(q)
+			s.wake()
+		}
+		s.position = q.Event
+		if come, ok := s.marks[q.mark]; ok {
+			close(come)
+			delete(s.marks, q.mark)
+		}
+		return
+	}
+	switch {
+	case s.opening != 0, s.ended != nil:
+		return
+	case s.stale(q.Event):
+		return
+	case s.lagging:
+		s.note(q)
+		return
+	}
+	s.queue.push(q)
+	if s.queue.bytes > s.c.watchBuffer {
+		s.overflow()
+	}
+	s.wake()
+}
+
+// stale reports whether the reader has what ev tells. h.mu is held.
+func (s *subscription) stale(ev backend.Event) bool {
+	return ev.Entry.Key != "" && ev.Revision != 0 && ev.Revision <= s.from
+}
+
+func (s *subscription) wake() {
+	select {
+	case s.signal <- struct{}{}:
+	default:
+	}
+}
+
+// next returns the next event.
+func (s *subscription) next(ctx context.Context) (backend.Event, error) {
+	s.nextMu.Lock()
+	defer s.nextMu.Unlock()
+	for {
+		switch {
+		case s.err != nil:
+			return backend.Event{}, s.err
+		case s.ctx.Err() != nil:
+			s.err = s.endError()
+			continue
+		case ctx.Err() != nil:
+			return backend.Event{}, contextError(ctx)
+		}
+		ev, ok, err := s.step(ctx)
+		switch {
+		case err != nil && s.ctx.Err() != nil:
+			s.err = s.endError()
+		case err != nil && ctx.Err() != nil:
+			return backend.Event{}, contextError(ctx)
+		case errors.Is(err, ErrUnavailable):
+			// The stream survives what the hub's upstream survives.
+			s.backoff.Wait(ctx)
+		case err != nil:
+			s.err = err
+		case ok:
+			s.backoff.Reset()
+			return ev, nil
+		}
+	}
+}
+
+// step takes from the first source that has something, or waits. It may
+// return nothing.
+func (s *subscription) step(ctx context.Context) (ev backend.Event, ok bool, err error) {
+	switch {
+	case len(s.ready) > 0:
+		ev = s.ready[0]
+		s.ready = s.ready[1:]
+		return ev, true, nil
+	case s.list != nil:
+		return s.fromList(ctx)
+	case s.mend != nil:
+		return ev, false, s.mendSome(ctx)
+	case s.again != nil:
+		return ev, false, s.relistSome(ctx)
+	}
+	s.h.mu.Lock()
+	q, ok := s.queue.pop()
+	lagging, hubErr, ended := s.lagging, s.h.err, s.ended
+	stale := ok && s.stale(q.Event)
+	if !ok && !lagging {
+		s.settle()
+	}
+	s.h.mu.Unlock()
+	switch {
+	case stale:
+		return ev, false, nil
+	case ok:
+		return s.filter(q)
+	case ended != nil:
+		return ev, false, ended
+	case lagging && s.replay != nil:
+		return s.fromReplay(ctx)
+	case lagging:
+		return ev, false, s.startReplay(ctx)
+	case hubErr != nil:
+		return ev, false, hubErr
+	}
+	select {
+	case <-s.signal:
+	case <-ctx.Done():
+	case <-s.ctx.Done():
+	}
+	return ev, false, nil
+}
+
+// endError is why s.ctx ended.
+func (s *subscription) endError() error {
+	if err := contextError(s.opened); err != nil {
+		return err
+	}
+	return context.Cause(s.ctx)
+}
+
+// close ends the subscription, for the given reason unless it has ended
+// already, and waits until nothing is left of it.
+func (s *subscription) close(reason error) {
+	s.cancel(reason)
+	<-s.finished
+}
+
+// finish runs once, when s.ctx has ended.
+func (s *subscription) finish() {
+	s.nextMu.Lock() // next returns, because s.ctx has ended
+	defer s.nextMu.Unlock()
+	if s.list != nil {
+		s.list.stop()
+		s.list = nil
+	}
+	if s.again != nil {
+		s.again.stop()
+		s.again = nil
+	}
+	if s.replay != nil {
+		s.replay.Close()
+		s.replay = nil
+	}
+	if s.err == nil {
+		s.err = s.endError()
+	}
+	s.ready, s.view, s.mend, s.touched = nil, nil, nil, nil
+	s.h.mu.Lock()
+	s.queue, s.dirty = queue{}, nil
+	s.h.mu.Unlock()
+	s.h.detach(s)
+	if s.remove != nil {
+		s.remove()
+	}
+	close(s.finished)
+}
+
+func (s *subscription) health() Health { return s.h.upstream().Health() }
