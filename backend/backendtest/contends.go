@@ -613,7 +613,7 @@ func contendCases() []testCase {
 				ctx, cancel := context.WithDeadline(e.ctx, sp.done.Add(a.Lease()+e.caps.TTLSlack+lag))
 				defer cancel()
 				e.noErr(b.Wait(ctx), "Wait for a lock whose holder died")
-				if early := sp.sent.Add(a.Lease()).Sub(time.Now()); early > granularity {
+				if early := time.Until(sp.sent.Add(a.Lease())); early > granularity {
 					e.Errorf("the lock was taken %v before the lease ended", early)
 				}
 				if b.Token() <= token {
