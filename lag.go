@@ -144,7 +144,7 @@ func (s *subscription) fromReplay(ctx context.Context) (backend.Event, bool, err
 		}
 		return ev, s.progress, nil
 	}
-	if stale || s.view != nil && ev.Entry.Key != "" && !s.view.accept(&ev) {
+	if stale || s.view != nil && ev.Entry.Key != "" && !s.view.accept(ev) {
 		return ev, false, nil
 	}
 	return ev, true, nil
