@@ -229,4 +229,9 @@ func TestProgressInOrder(t *testing.T) {
 			t.Errorf("%q: %v", version, got)
 		}
 	}
+	srv := servers.Shared(t, testserver.Spec{Store: testserver.Etcd})
+	w, err := open(t, Options{}).Watch(within(t, 20*time.Second), "", backend.WatchOptions{})
+	if progressInOrder(srv.Version()) != (err == nil) || err != nil && !errors.Is(err, errors.ErrUnsupported) {
+		t.Errorf("Watch on etcd %s: %v, %v", srv.Version(), w, err)
+	}
 }
