@@ -532,14 +532,14 @@ func contendCases() []testCase {
 				e.admitted(held)
 				waiting := e.contend(e.open(), "l", backend.ContendOptions{})
 				lease := e.register(e.s, "leased", "v", backend.RegisterOptions{TTL: time.Minute})
+				st.want(backend.Created, "leased", "v")
 				e.putWith(e.s, "expiring", "v", backend.PutOptions{TTL: time.Hour})
+				st.want(backend.Created, "expiring", "v")
 				e.fenced(e.s, held, "v")
+				st.want(backend.Created, "fenced", "v")
 				e.lists(e.s, "", backend.ListOptions{}, "expiring", "fenced", "leased")
 				e.lists(e.s, "", backend.ListOptions{Children: true}, "expiring", "fenced", "leased")
 				e.lists(e.s, "l", backend.ListOptions{})
-				st.want(backend.Created, "leased", "v")
-				st.want(backend.Created, "expiring", "v")
-				st.want(backend.Created, "fenced", "v")
 
 				n, err := e.s.DeletePrefix(e.ctx, "")
 				if err != nil || n != 3 {

@@ -111,7 +111,7 @@ func (e *engine) read(tx *bbolt.Tx) (st *state, next int64, err error) {
 		if fence, err = parseFence(b.meta.Get([]byte(fenceKey))); err != nil {
 			return nil, 0, err
 		}
-		if k, _ := b.expiries.Cursor().First(); k != nil {
+		if k, _ := b.expiries().Cursor().First(); k != nil {
 			if next, _, err = parseExpiry(k); err != nil {
 				return nil, 0, err
 			}

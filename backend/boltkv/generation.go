@@ -48,10 +48,10 @@ func (b buckets) owner() uint64 {
 
 // past returns all generations that are kept.
 func (b buckets) past() (list []generation, err error) {
-	if b.generations == nil {
+	if b.meta == nil {
 		return nil, nil
 	}
-	err = b.generations.ForEach(func(_, v []byte) error {
+	err = b.generations().ForEach(func(_, v []byte) error {
 		if len(v) != 16 {
 			return fmt.Errorf("%w: a generation of %d bytes", backend.ErrCorrupt, len(v))
 		}
@@ -65,17 +65,18 @@ func (b buckets) past() (list []generation, err error) {
 
 // claim adds g to the list.
 func (t *table) claim(g generation) error {
-	n, err := t.generations.NextSequence()
+	list := t.generations()
+	n, err := list.NextSequence()
 	if err != nil {
 		return t.write(err)
 	}
 	v := binary.BigEndian.AppendUint64(nil, g.id)
 	v = binary.BigEndian.AppendUint64(v, uint64(g.start))
-	if err := t.write(t.generations.Put(binary.BigEndian.AppendUint64(nil, n), v)); err != nil {
+	if err := t.write(list.Put(binary.BigEndian.AppendUint64(nil, n), v)); err != nil {
 		return err
 	}
 	if n > keptGenerations {
-		if err := t.write(t.generations.Delete(binary.BigEndian.AppendUint64(nil, n-keptGenerations))); err != nil {
+		if err := t.write(list.Delete(binary.BigEndian.AppendUint64(nil, n-keptGenerations))); err != nil {
 			return err
 		}
 	}

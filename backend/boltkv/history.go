@@ -99,14 +99,14 @@ func (e *engine) record(t *table) error {
 	if h == nil || len(commits) == 0 {
 		return nil
 	}
-	k, err := parseKept(t.history.Get(summaryKey))
+	k, err := parseKept(t.history().Get(summaryKey))
 	if err != nil {
 		return err
 	}
 	// Revisions are given to commits without a hole. If the last one before
 	// these is not there, something was written while no history was kept.
 	before := commits[0].Revision - 1
-	if last := lastRevision(t.history.Cursor()); max(last, k.floor) != before {
+	if last := lastRevision(t.history().Cursor()); max(last, k.floor) != before {
 		if err := t.forgetHistory(); err != nil {
 			return err
 		}
@@ -114,7 +114,7 @@ func (e *engine) record(t *table) error {
 	}
 	for _, c := range commits {
 		b := appendCommit(nil, c, t.step.Now)
-		if err := t.write(t.history.Put(historyKey(c.Revision), b)); err != nil {
+		if err := t.write(t.history().Put(historyKey(c.Revision), b)); err != nil {
 			return err
 		}
 		k.commits++
@@ -123,11 +123,11 @@ func (e *engine) record(t *table) error {
 	if err := t.trim(h, &k); err != nil {
 		return err
 	}
-	return t.write(t.history.Put(summaryKey, k.append(nil)))
+	return t.write(t.history().Put(summaryKey, k.append(nil)))
 }
 
 func (t *table) forgetHistory() error {
-	c := t.history.Cursor()
+	c := t.history().Cursor()
 	for k, _ := c.First(); k != nil; k, _ = c.First() {
 		if err := t.write(c.Delete()); err != nil {
 			return err
@@ -139,7 +139,7 @@ func (t *table) forgetHistory() error {
 func (t *table) trim(h *History, k *kept) error {
 	oldest := t.step.Now.Add(-h.MaxAge).UnixMilli()
 	var gone [][]byte
-	c := t.history.Cursor()
+	c := t.history().Cursor()
 	for key, v := c.First(); len(key) == 8; key, v = c.Next() {
 		if len(v) < 8 {
 			return fmt.Errorf("%w: a change of %d bytes in the history", backend.ErrCorrupt, len(v))
@@ -154,7 +154,7 @@ func (t *table) trim(h *History, k *kept) error {
 		gone = append(gone, append([]byte(nil), key...))
 	}
 	for _, key := range gone {
-		if err := t.write(t.history.Delete(key)); err != nil {
+		if err := t.write(t.history().Delete(key)); err != nil {
 			return err
 		}
 	}
@@ -182,17 +182,17 @@ func (e *engine) replay(ctx context.Context, rev backend.Revision) (commits []*e
 		return nil, err
 	}
 	lost := fmt.Errorf("%w: what followed revision %d is no longer kept", backend.ErrHistoryLost, rev)
-	if b.history == nil {
+	if b.meta == nil {
 		return nil, lost
 	}
 	if err := e.awaitPublished(ctx, st, b); err != nil {
 		return nil, err
 	}
-	k, err := parseKept(b.history.Get(summaryKey))
+	k, err := parseKept(b.history().Get(summaryKey))
 	if err != nil {
 		return nil, err
 	}
-	c := b.history.Cursor()
+	c := b.history().Cursor()
 	if k.floor == 0 || rev < k.floor || lastRevision(c) != b.revision() {
 		return nil, lost
 	}

@@ -79,11 +79,28 @@ func bucketPath(s string) (path [][]byte) {
 	return path
 }
 
-// buckets are those of one transaction; nil where there is none yet.
+// buckets are those of one transaction; nil where there is none yet. The ones
+// that most transactions can do without are opened when they are asked for.
 type buckets struct {
-	data, meta, records, expiries, history, generations *bbolt.Bucket
+	tx     *bbolt.Tx
+	layout *layout
 
-	recent []byte // the value of recentKey as the transaction began
+	data, meta, records *bbolt.Bucket
+	recent              []byte // the value of recentKey as the transaction began
+}
+
+func (b buckets) expiries() *bbolt.Bucket    { return b.need(b.layout.expiries) }
+func (b buckets) history() *bbolt.Bucket     { return b.need(b.layout.history) }
+func (b buckets) generations() *bbolt.Bucket { return b.need(b.layout.generations) }
+
+// need opens a bucket that is there if b.meta is. Otherwise it panics as bbolt
+// does for damage: see rescue.
+func (b buckets) need(path [][]byte) *bbolt.Bucket {
+	bucket := find(b.tx, path)
+	if bucket == nil {
+		panic(fmt.Errorf("bucket %q is missing", path))
+	}
+	return bucket
 }
 
 // beside is the path of the bookkeeping bucket with a suffix.
@@ -123,8 +140,8 @@ func create(tx *bbolt.Tx, path [][]byte) (b *bbolt.Bucket, err error) {
 }
 
 // open finds the buckets, and refuses bookkeeping that it does not understand.
-func (l layout) open(tx *bbolt.Tx) (b buckets, err error) {
-	b.data, b.meta = find(tx, l.data), find(tx, l.meta)
+func (l *layout) open(tx *bbolt.Tx) (b buckets, err error) {
+	b = buckets{tx: tx, layout: l, data: find(tx, l.data), meta: find(tx, l.meta)}
 	if b.meta == nil {
 		return b, nil
 	}
@@ -138,16 +155,14 @@ func (l layout) open(tx *bbolt.Tx) (b buckets, err error) {
 		return b, fmt.Errorf("%w: schema %q in bucket %q", backend.ErrCorrupt, v, l.meta)
 	}
 	b.recent = b.meta.Get([]byte(recentKey))
-	b.records, b.expiries = find(tx, l.records), find(tx, l.expiries)
-	b.history, b.generations = find(tx, l.history), find(tx, l.generations)
-	if b.records == nil || b.expiries == nil || b.history == nil || b.generations == nil {
-		return b, fmt.Errorf("%w: buckets beside %q are missing", backend.ErrCorrupt, l.meta)
+	if b.records = find(tx, l.records); b.records == nil {
+		return b, fmt.Errorf("%w: the buckets beside %q are missing", backend.ErrCorrupt, l.meta)
 	}
 	return b, nil
 }
 
 // create is open for a write transaction: it makes what is missing.
-func (l layout) create(tx *bbolt.Tx) (buckets, error) {
+func (l *layout) create(tx *bbolt.Tx) (buckets, error) {
 	b, err := l.open(tx)
 	if err != nil {
 		return b, err
@@ -163,14 +178,8 @@ func (l layout) create(tx *bbolt.Tx) (buckets, error) {
 	if b.meta, err = create(tx, l.meta); err != nil {
 		return b, err
 	}
-	for _, c := range []struct {
-		path [][]byte
-		to   **bbolt.Bucket
-	}{
-		{l.records, &b.records}, {l.expiries, &b.expiries},
-		{l.history, &b.history}, {l.generations, &b.generations},
-	} {
-		if *c.to, err = create(tx, c.path); err != nil {
+	for _, path := range [][][]byte{l.expiries, l.history, l.generations, l.records} {
+		if b.records, err = create(tx, path); err != nil {
 			return b, err
 		}
 	}

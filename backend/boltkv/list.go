@@ -89,10 +89,10 @@ func (e *engine) anyDue(ctx context.Context) (due bool, err error) {
 	}
 	defer v.release()
 	defer rescue(&err)
-	if v.expiries == nil {
+	if v.meta == nil {
 		return false, nil
 	}
-	k, _ := v.expiries.Cursor().First()
+	k, _ := v.expiries().Cursor().First()
 	if k == nil {
 		return false, nil
 	}

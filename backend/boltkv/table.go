@@ -96,12 +96,12 @@ func (t *table) Set(key string, r, old embedded.Record) error {
 func (t *table) set(key string, r, old embedded.Record) error {
 	if r.Deadline != old.Deadline {
 		if old.Deadline != 0 {
-			if err := t.expiries.Delete(expiryKey(old.Deadline, key)); err != nil {
+			if err := t.expiries().Delete(expiryKey(old.Deadline, key)); err != nil {
 				return t.write(err)
 			}
 		}
 		if r.Deadline != 0 {
-			if err := t.expiries.Put(expiryKey(r.Deadline, key), []byte{}); err != nil {
+			if err := t.expiries().Put(expiryKey(r.Deadline, key), []byte{}); err != nil {
 				return t.write(err)
 			}
 			setAlarm(t.alarm, r.Deadline)
@@ -121,7 +121,7 @@ func (t *table) Remove(key string, old embedded.Record) error {
 		}
 	}
 	if old.Deadline != 0 {
-		if err := t.expiries.Delete(expiryKey(old.Deadline, key)); err != nil {
+		if err := t.expiries().Delete(expiryKey(old.Deadline, key)); err != nil {
 			return t.write(err)
 		}
 	}
@@ -141,7 +141,7 @@ func (t *table) NextRevision() (backend.Revision, error) {
 func (t *table) reap(limit int) (next int64, err error) {
 	now := t.step.Now.UnixMilli()
 	var due [][]byte
-	c := t.expiries.Cursor()
+	c := t.expiries().Cursor()
 	for k, _ := c.First(); k != nil; k, _ = c.Next() {
 		deadline, _, err := parseExpiry(k)
 		if err != nil {
@@ -160,7 +160,7 @@ func (t *table) reap(limit int) (next int64, err error) {
 			err = t.step.Reap(key, r)
 		}
 		if err == nil {
-			err = t.write(t.expiries.Delete(k))
+			err = t.write(t.expiries().Delete(k))
 		}
 		if err != nil {
 			return 0, err

@@ -18,14 +18,14 @@ import (
 // has: it ignores the request while it still has events to send, and also while
 // the store is where the watch began.
 func (w *watcher) Sync(ctx context.Context) error {
+	if err := w.q.failed(); err != nil {
+		return err
+	}
 	if err := w.s.ordersProgress(ctx); err != nil {
 		return err
 	}
 	rev, err := w.s.current(ctx, w.probe)
 	if err != nil {
-		return err
-	}
-	if err := w.q.failed(); err != nil {
 		return err
 	}
 	w.mu.Lock()

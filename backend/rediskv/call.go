@@ -67,6 +67,14 @@ func (s *Store) send(ctx context.Context, client redis.UniversalClient, w *wire,
 		return nil, false, backend.ErrClosed
 	}
 	cmd := newCommand(ctx, args)
+	if ctx.Done() == nil {
+		defer s.calls.Done()
+		_ = client.Process(ctx, cmd)
+		if err := cmd.Err(); err != nil {
+			return nil, w.sent(), err
+		}
+		return cmd.Val(), true, nil
+	}
 	done := make(chan struct{})
 	go func() {
 		defer s.calls.Done()

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strconv"
 	"time"
 
 	"github.com/polykv/kv/backend"
@@ -163,7 +162,7 @@ func (s *Store) reach(ctx context.Context, rev backend.Revision) error {
 	wait := backoff.Backoff{Min: 5 * time.Millisecond, Max: 250 * time.Millisecond}
 	for {
 		pg, err := s.page(ctx, nil, true)
-		if err != nil || pg.rev >= rev {
+		if err != nil || backend.Revision(pg.log.rev) >= rev {
 			return err
 		}
 		if !wait.Wait(ctx) {
@@ -176,7 +175,6 @@ func (s *Store) reach(ctx context.Context, rev backend.Revision) error {
 type page struct {
 	epoch string
 	log   id // the end of the log at that moment
-	rev   backend.Revision
 	pairs []pair
 }
 
@@ -201,14 +199,13 @@ func (s *Store) page(ctx context.Context, keys []string, bare bool) (page, error
 			}
 			continue
 		}
-		if len(reply) < 4 {
+		if len(reply) < 3 {
 			return page{}, fmt.Errorf("%w: a page", backend.ErrCorrupt)
 		}
 		at, ok := parseID(text(reply[2]))
-		rev, err := strconv.ParseUint(text(reply[3]), 10, 64)
-		if !ok || err != nil {
+		if !ok {
 			return page{}, fmt.Errorf("%w: the head", backend.ErrCorrupt)
 		}
-		return page{epoch: text(reply[1]), log: at, rev: backend.Revision(rev), pairs: pairs(reply[4:])}, nil
+		return page{epoch: text(reply[1]), log: at, pairs: pairs(reply[3:])}, nil
 	}
 }

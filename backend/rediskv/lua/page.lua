@@ -1,10 +1,10 @@
 -- page.lua reads values and records at one moment, as many as fit. KEYS[1]: head; KEYS[2..]: value and record for each
--- key. ARGV: schema, bytes that are enough, and 1 for no values. It answers the epoch, the end of the log, the last
--- revision, and then value and record of each key, in order, until it is enough. A value that is not wanted is 1.
-local head = redis.call('HMGET', KEYS[1], 'schema', 'epoch', 'log', 'rev')
+-- key. ARGV: schema, bytes that are enough, and 1 for no values. It answers the epoch, the end of the log, and then
+-- value and record of each key, in order, until it is enough. A value that is not wanted is 1.
+local head = redis.call('HMGET', KEYS[1], 'schema', 'epoch', 'log')
 if not head[1] then return {'none'} end
 if tonumber(head[1]) > tonumber(ARGV[1]) then return {'schema', head[1]} end
-local reply, enough, bare = {'ok', head[2], head[3], head[4]}, tonumber(ARGV[2]), ARGV[3] == '1'
+local reply, enough, bare = {'ok', head[2], head[3]}, tonumber(ARGV[2]), ARGV[3] == '1'
 local i, size, step = 2, 0, 16
 while i < #KEYS and (size < enough or i == 2) do
   local stop = math.min(i + 2 * step, #KEYS + 1)
