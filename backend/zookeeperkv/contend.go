@@ -145,8 +145,8 @@ func (c *contender) enter(ctx context.Context, value []byte) (alone bool, err er
 			if err := c.makeDir(ctx); err != nil {
 				return false, err
 			}
-		case ctx.Err() != nil, errors.Is(err, backend.ErrClosed):
-			return false, err // late undoes what the request did
+		case ctx.Err() != nil, errors.Is(err, backend.ErrClosed), errors.Is(err, errNoAnswer):
+			return false, err // the request may still run, and is undone when it has
 		case errors.Is(err, backend.ErrUncertain):
 			found, ferr := c.find(ctx)
 			if ferr != nil {
@@ -352,6 +352,9 @@ func (c *contender) Wait(ctx context.Context) error {
 			wait.Wait(ctx)
 		case errors.Is(err, backend.ErrLockLost):
 			c.lose()
+			if closed := c.s.usable(); closed != nil {
+				return closed
+			}
 			return err
 		default:
 			return err
@@ -409,7 +412,7 @@ func (c *contender) step(ctx context.Context) error {
 // that an earlier Wait left behind.
 func (c *contender) watch(ctx context.Context, name string) (ch <-chan zk.Event, there bool, err error) {
 	c.mu.Lock()
-	if c.predCh != nil && c.pred == name && name != "" {
+	if c.predCh != nil && c.pred == name {
 		ch = c.predCh
 	}
 	c.mu.Unlock()
@@ -432,6 +435,9 @@ func (c *contender) watch(ctx context.Context, name string) (ch <-chan zk.Event,
 			}
 			return nil, false, err
 		}
+		c.mu.Lock()
+		c.pred, c.predCh = name, a.ch
+		c.mu.Unlock()
 		ok, _, err := c.position(places(a.names))
 		return a.ch, !ok, err
 	}

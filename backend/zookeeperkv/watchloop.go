@@ -15,7 +15,7 @@ import (
 type known struct {
 	czxid, mzxid int64
 	live         bool           // a key for everybody to see
-	children     []string       // names, sorted
+	children     []string       // names that were listed, or were and are not known to be gone
 	prev         *backend.Entry // with WatchOptions.Prev
 }
 
@@ -87,7 +87,7 @@ func (w *watch) establish() error {
 		}
 		for _, r := range results {
 			if r.job.bits&childBit != 0 {
-				jobs = append(jobs, w.grow(r, nil)...)
+				jobs = append(jobs, w.grow(r)...)
 			}
 		}
 	}
@@ -320,7 +320,7 @@ func (w *watch) apply(results []result) {
 		if r.job.bits&childBit == 0 || r.job.path != w.dir && w.nodes[r.job.path] == nil {
 			continue
 		}
-		for _, j := range w.grow(r, &events) {
+		for _, j := range w.grow(r) {
 			w.fire(j.path, j.bits)
 		}
 	}
@@ -378,9 +378,8 @@ func (w *watch) remember(k *known, r result) {
 	}
 }
 
-// grow compares a directory with the names that were read, and returns what is new in it. Without events the watch is
-// being established.
-func (w *watch) grow(r result, events *[]backend.Event) []job {
+// grow compares a directory with the names that were read, and returns what is new in it.
+func (w *watch) grow(r result) []job {
 	k := w.nodes[r.job.path]
 	if k == nil {
 		if r.job.path != w.dir {
@@ -390,15 +389,20 @@ func (w *watch) grow(r result, events *[]backend.Event) []job {
 		w.nodes[w.dir] = k
 	}
 	slices.Sort(r.names)
-	old := k.children
-	k.children = r.names
-	for _, name := range old {
-		if _, found := slices.BinarySearch(r.names, name); !found {
-			w.lose(join(r.job.path, name), events)
+	listed := r.names
+	for _, name := range k.children {
+		if _, found := slices.BinarySearch(r.names, name); found {
+			continue
+		}
+		// The list may be older than what is known of the node: only the node itself can say that it is gone.
+		if path := join(r.job.path, name); w.nodes[path] != nil {
+			listed = append(listed, name)
+			w.fire(path, dataBit|childBit)
 		}
 	}
+	k.children = listed
 	var jobs []job
-	for _, name := range r.names {
+	for _, name := range listed {
 		path := join(r.job.path, name)
 		if w.nodes[path] != nil {
 			continue
@@ -413,29 +417,8 @@ func (w *watch) grow(r result, events *[]backend.Event) []job {
 	return jobs
 }
 
-// lose drops a node that is not listed any more, with everything below it.
-func (w *watch) lose(path string, events *[]backend.Event) {
-	k := w.nodes[path]
-	if k == nil {
-		return
-	}
-	for _, name := range k.children {
-		w.lose(join(path, name), events)
-	}
-	if k.live && events != nil {
-		*events = append(*events, w.deleted(path, k))
-	}
-	delete(w.nodes, path)
-	delete(w.expiring, path)
-	w.l.hub.leave(path, w)
-}
-
-// forget drops a node that was not there when it was read. What was below it is found out from their own events.
+// forget drops a node that was not there when it was read. What was below it has watches of its own.
 func (w *watch) forget(path string) {
-	k := w.nodes[path]
-	if k == nil || len(k.children) > 0 {
-		return
-	}
 	delete(w.nodes, path)
 	delete(w.expiring, path)
 	w.l.hub.leave(path, w)
