@@ -183,6 +183,13 @@ func call[T any](ctx context.Context, l *link, e effect, request func(*zk.Conn) 
 			<-f.done
 		}
 		retry, err := outcome(e, f.err)
+		if err != nil && !answered(f.err) {
+			select {
+			case <-l.done: // which may be why
+				return zero, abandoned(e, backend.ErrClosed)
+			default:
+			}
+		}
 		if !retry || expired {
 			return f.value, err
 		}
