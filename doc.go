@@ -90,6 +90,17 @@
 // lives as long as its process, [Store.Register] renews it and tells when it
 // is lost.
 //
+// # Locks
+//
+// Package lock has locks, reader-writer locks, semaphores and elections. A
+// held lock is a context that ends when it is lost, and a check that lets the
+// store itself refuse what a former holder still writes:
+//
+//	err := lock.Do(ctx, s, "nightly", func(ctx context.Context, held *lock.Held) error {
+//		_, err := s.Put(ctx, "report", data, kv.If(held.Check()))
+//		return err
+//	})
+//
 // # Contexts
 //
 // A context bounds the call, and the stream if the call returns one: a Watch

@@ -11,6 +11,7 @@ import (
 	"github.com/polykv/kv"
 	"github.com/polykv/kv/backend/memkv"
 	"github.com/polykv/kv/codec"
+	"github.com/polykv/kv/lock"
 )
 
 type User struct {
@@ -173,6 +174,28 @@ func ExampleChildren() {
 	// Output:
 	// etc/hosts false
 	// etc/ssl/ true
+}
+
+// A write with a lock's check is refused by the store once the lock is lost.
+func ExampleIf() {
+	ctx := context.Background()
+	s := kv.New(memkv.New(memkv.Options{}))
+	defer s.Close()
+
+	held, err := lock.Lock(ctx, s, "nightly")
+	if err != nil {
+		log.Fatal(err)
+	}
+	_, err = s.Put(ctx, "report", []byte("first"), kv.If(held.Check()))
+	fmt.Println(err)
+	if err := held.Unlock(ctx); err != nil {
+		log.Fatal(err)
+	}
+	_, err = s.Put(ctx, "report", []byte("too late"), kv.If(held.Check()))
+	fmt.Println(errors.Is(err, kv.ErrLockLost))
+	// Output:
+	// <nil>
+	// true
 }
 
 // A registered key goes when its owner does.

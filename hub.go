@@ -45,6 +45,9 @@ type hub struct {
 	// table has the revision of each key as of last, while a watch
 	// FromSnapshot of a Lossless store needs it for repair: see repair.
 	table map[string]version
+	// mended is set from a repair until the first answer of the new upstream:
+	// what that tells in between, the repair may have listed.
+	mended bool
 }
 
 // mark is a place in a subscription's queue that a Sync asked for.
@@ -216,7 +219,7 @@ func (h *hub) handOn(ev backend.Event) {
 // overlaps reports whether ev was handed on by repair already, as part of what
 // it listed after the new upstream was established.
 func (h *hub) overlaps(ev backend.Event) bool {
-	if h.table == nil || ev.Entry.Key == "" || ev.Revision == 0 {
+	if !h.mended || h.table == nil || ev.Entry.Key == "" || ev.Revision == 0 {
 		return false
 	}
 	is, ok := h.table[ev.Entry.Key]
@@ -273,6 +276,7 @@ func (h *hub) ask(up backend.Watch) {
 // answer handles the Progress event that the request under way was for. h.mu
 // is held.
 func (h *hub) answer(ev backend.Event) {
+	h.mended = false
 	if h.lossless {
 		h.last = max(h.last, ev.Revision)
 		h.whole, h.placed = h.last, true

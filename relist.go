@@ -13,6 +13,7 @@ import (
 type relisting struct {
 	before map[string]version // what the reader knew, less what was met
 	after  string
+	at     Revision
 	pull   func() (backend.Entry, error, bool)
 	end    func()
 	cancel context.CancelFunc
@@ -44,7 +45,11 @@ func (s *subscription) relistSome(ctx context.Context) error {
 	if r.pull == nil {
 		var lctx context.Context
 		lctx, r.cancel = context.WithCancel(s.ctx)
-		r.pull, r.end = iter.Pull2(s.c.scan(lctx, s.key, backend.ListOptions{After: r.after}))
+		o := backend.ListOptions{After: r.after}
+		if r.at = 0; r.after == "" {
+			o.At = &r.at
+		}
+		r.pull, r.end = iter.Pull2(s.c.scan(lctx, s.key, o))
 	}
 	stop := context.AfterFunc(ctx, r.cancel)
 	e, err, more := r.pull()
@@ -67,6 +72,9 @@ func (s *subscription) relistSome(ctx context.Context) error {
 		s.ready = append(s.ready, backend.Event{Kind: Deleted, Entry: backend.Entry{Key: key}})
 	}
 	s.ready = append(s.ready, backend.Event{Kind: Synced})
+	s.h.mu.Lock()
+	s.from = max(s.from, r.at)
+	s.h.mu.Unlock()
 	s.again = nil
 	return nil
 }

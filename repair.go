@@ -72,8 +72,8 @@ func (h *hub) repair() bool {
 		}
 		sub.apart = false
 	}
-	h.syncing = false
-	h.askNext()
+	h.syncing, h.mended = false, true
+	h.sync(mark{}) // of nobody: its answer ends mended
 	return true
 }
 

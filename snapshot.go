@@ -118,8 +118,8 @@ func (v *view) set(key string, is version) {
 }
 
 // accept reports whether ev, in a Lossless store's order, is new to the
-// reader, mends its kind, and notes it.
-func (v *view) accept(ev *backend.Event) bool {
+// reader, and notes it.
+func (v *view) accept(ev backend.Event) bool {
 	is, known := v.m[ev.Entry.Key]
 	if !known && !v.all {
 		return true
@@ -138,8 +138,10 @@ func (v *view) accept(ev *backend.Event) bool {
 		if ev.Revision <= is.rev {
 			return false
 		}
-		if is.rev == 0 {
-			ev.Kind, ev.Prev = Created, nil
+		if is.rev == 0 && ev.Kind == Updated {
+			// The key was there, and had gone when the reader was told that
+			// it is absent: its delete is still to come, and is dropped too.
+			return false
 		}
 		v.m[ev.Entry.Key] = version{ev.Revision, ev.Entry.Created}
 	}
@@ -149,7 +151,13 @@ func (v *view) accept(ev *backend.Event) bool {
 // filter decides on an event from the queue: deliver, drop, or hold back.
 func (s *subscription) filter(q queued) (backend.Event, bool, error) {
 	if q.mark != 0 {
-		s.reconcile()
+		s.h.mu.Lock()
+		collected := q.mark == s.collect
+		s.come(q.mark)
+		s.h.mu.Unlock()
+		if collected {
+			s.reconcile()
+		}
 		return backend.Event{}, false, nil
 	}
 	ev := q.Event
@@ -171,7 +179,7 @@ func (s *subscription) filter(q queued) (backend.Event, bool, error) {
 	case ev.Entry.Key == "":
 		return ev, true, nil
 	}
-	return ev, s.view.accept(&ev), nil
+	return ev, s.view.accept(ev), nil
 }
 
 // reconcile holds the last event of each key before the mark against the

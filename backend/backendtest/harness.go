@@ -68,7 +68,7 @@ type Foreign interface {
 type ForeignNames interface {
 	// PutName writes under root and name, joined by one slash and otherwise
 	// verbatim. It returns errors.ErrUnsupported for a name that the store
-	// itself does not take.
+	// does not take, or that its protocol would make another name of.
 	PutName(ctx context.Context, name string, value []byte) error
 }
 

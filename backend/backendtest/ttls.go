@@ -40,7 +40,7 @@ func (e *env) lives(key string, sp span, ttl time.Duration, gone func() bool) {
 	for {
 		asked := time.Now()
 		if gone() {
-			if early := sp.sent.Add(ttl).Sub(time.Now()); early > granularity {
+			if early := time.Until(sp.sent.Add(ttl)); early > granularity {
 				e.Fatalf("%q is gone %v before its TTL of %v ends", key, early, ttl)
 			}
 			return
@@ -315,7 +315,7 @@ func ttlCases() []testCase {
 				}
 				for _, st := range watches {
 					ev := st.want(backend.Deleted, "d/k", "")
-					if early := sp.sent.Add(e.ttl()).Sub(time.Now()); early > granularity {
+					if early := time.Until(sp.sent.Add(e.ttl())); early > granularity {
 						e.Errorf("the delete comes %v early", early)
 					}
 					if late := time.Since(sp.done.Add(e.ttl() + e.caps.TTLSlack)); late > lag {
@@ -457,7 +457,7 @@ func ttlCases() []testCase {
 						return false
 					}
 					e.wantErr(err, "Get, TTLSlack after the TTL ended", backend.ErrNotFound)
-					if early := sp.sent.Add(ttl).Sub(time.Now()); early > granularity {
+					if early := time.Until(sp.sent.Add(ttl)); early > granularity {
 						e.Errorf("the key is gone %v early", early)
 					}
 					return true

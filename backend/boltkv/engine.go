@@ -25,11 +25,14 @@ type engine struct {
 	log    *slog.Logger
 
 	views   views
+	cache   cache
 	commits commitQueue
 	alarm   embedded.Alarm // goes off when the next key expires
 	work    sync.WaitGroup // goroutines
 	id      uint64         // of the generation
-	claimed bool           // the generation is in the file; of the committer
+	claimed bool           // the generation is in the file; of who commits
+
+	recentBytes int // of records that are gathered; set by read
 
 	loadMu sync.Mutex
 	loaded atomic.Pointer[state]
@@ -96,16 +99,19 @@ func (e *engine) read(tx *bbolt.Tx) (st *state, next int64, err error) {
 	if err != nil {
 		return nil, 0, err
 	}
+	// bbolt keeps a bucket within its parent's page up to a quarter of the
+	// page's size; the rest of the bucket takes up to 160 bytes.
+	e.recentBytes = e.db.Info().PageSize/4 - 160
 	st = &state{undos: undos{all: map[*undo]struct{}{}}}
 	var fence uint64
 	if b.meta != nil {
-		if st.generations, err = parseGenerations(b.meta.Get([]byte(generationsKey))); err != nil {
+		if st.generations, err = b.past(); err != nil {
 			return nil, 0, err
 		}
 		if fence, err = parseFence(b.meta.Get([]byte(fenceKey))); err != nil {
 			return nil, 0, err
 		}
-		if k, _ := b.expiries.Cursor().First(); k != nil {
+		if k, _ := b.expiries().Cursor().First(); k != nil {
 			if next, _, err = parseExpiry(k); err != nil {
 				return nil, 0, err
 			}
@@ -177,13 +183,25 @@ func (st *state) known(epoch string, rev backend.Revision) bool {
 // spawn runs f in a goroutine that Close waits for. It reports false when it is
 // too late for that.
 func (e *engine) spawn(f func()) bool {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if e.over {
+	if !e.enter() {
 		return false
 	}
-	e.work.Go(f)
+	go func() {
+		defer e.work.Done()
+		f()
+	}()
 	return true
+}
+
+// enter begins work that Close waits for, until work.Done. It reports false
+// when it is too late for that.
+func (e *engine) enter() bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if !e.over {
+		e.work.Add(1)
+	}
+	return !e.over
 }
 
 // leave lets go of the engine for one store; the last one ends it.
@@ -205,6 +223,7 @@ func (e *engine) leave() error {
 	e.over = true
 	e.mu.Unlock()
 	e.views.close()
+	close(e.commits.stop)
 	e.work.Wait()
 	if !e.owned {
 		return nil

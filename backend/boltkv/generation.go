@@ -35,33 +35,52 @@ func newGeneration() uint64 {
 
 func (g generation) epoch() string { return strconv.FormatUint(g.id, 36) }
 
-func parseGenerations(b []byte) ([]generation, error) {
-	if len(b)%16 != 0 {
-		return nil, fmt.Errorf("%w: a list of generations of %d bytes", backend.ErrCorrupt, len(b))
-	}
-	list := make([]generation, 0, len(b)/16+1)
-	for ; len(b) > 0; b = b[16:] {
-		list = append(list, generation{
-			binary.BigEndian.Uint64(b), backend.Revision(binary.BigEndian.Uint64(b[8:])),
-		})
-	}
-	return list, nil
-}
-
-func appendGenerations(b []byte, list []generation) []byte {
-	for _, g := range list[max(0, len(list)-keptGenerations):] {
-		b = binary.BigEndian.AppendUint64(b, g.id)
-		b = binary.BigEndian.AppendUint64(b, uint64(g.start))
-	}
-	return b
-}
-
-// lastGeneration is the id at the end of the encoded list; 0 for none.
-func lastGeneration(b []byte) uint64 {
-	if len(b) < 16 {
+// owner is the last generation.
+func (b buckets) owner() uint64 {
+	if b.meta == nil {
 		return 0
 	}
-	return binary.BigEndian.Uint64(b[len(b)-16:])
+	if v := b.meta.Get([]byte(ownerKey)); len(v) == 8 {
+		return binary.BigEndian.Uint64(v)
+	}
+	return 0
+}
+
+// past returns all generations that are kept.
+func (b buckets) past() (list []generation, err error) {
+	if b.meta == nil {
+		return nil, nil
+	}
+	err = b.generations().ForEach(func(_, v []byte) error {
+		if len(v) != 16 {
+			return fmt.Errorf("%w: a generation of %d bytes", backend.ErrCorrupt, len(v))
+		}
+		list = append(list, generation{
+			binary.BigEndian.Uint64(v), backend.Revision(binary.BigEndian.Uint64(v[8:])),
+		})
+		return nil
+	})
+	return list, err
+}
+
+// claim adds g to the list.
+func (t *table) claim(g generation) error {
+	list := t.generations()
+	n, err := list.NextSequence()
+	if err != nil {
+		return t.write(err)
+	}
+	v := binary.BigEndian.AppendUint64(nil, g.id)
+	v = binary.BigEndian.AppendUint64(v, uint64(g.start))
+	if err := t.write(list.Put(binary.BigEndian.AppendUint64(nil, n), v)); err != nil {
+		return err
+	}
+	if n > keptGenerations {
+		if err := t.write(list.Delete(binary.BigEndian.AppendUint64(nil, n-keptGenerations))); err != nil {
+			return err
+		}
+	}
+	return t.write(t.meta.Put([]byte(ownerKey), v[:8]))
 }
 
 // known reports whether a token of epoch and rev is of the past that list

@@ -44,17 +44,13 @@ func (h *History) withDefaults() *History {
 	return &w
 }
 
-// The history bucket holds one value for each commit, under its revision.
-// trimmedKey, which is longer than a revision and so comes after none of them
-// in a range of revisions, holds what was let go: everything above its revision
-// is there.
-//
-//	"trimmed" → revision, commits, bytes (of those that are there)
-var trimmedKey = []byte("\xfftrimmed")
+// The history bucket holds one value for each commit, under its revision of
+// eight bytes, and kept under summaryKey, which is longer and comes after them.
+var summaryKey = []byte("\xff\xff\xff\xff\xff\xff\xff\xffkept")
 
-// kept is the value of trimmedKey.
+// kept is what is in the history.
 type kept struct {
-	floor   backend.Revision
+	floor   backend.Revision // every commit above it is there
 	commits int64
 	bytes   int64
 }
@@ -84,7 +80,7 @@ func historyKey(rev backend.Revision) []byte {
 
 // lastRevision is the last one in the history; 0 for none.
 func lastRevision(c *bbolt.Cursor) backend.Revision {
-	k, _ := c.Seek(trimmedKey)
+	k, _ := c.Seek(summaryKey)
 	if k == nil {
 		k, _ = c.Last()
 	} else {
@@ -103,14 +99,14 @@ func (e *engine) record(t *table) error {
 	if h == nil || len(commits) == 0 {
 		return nil
 	}
-	k, err := parseKept(t.history.Get(trimmedKey))
+	k, err := parseKept(t.history().Get(summaryKey))
 	if err != nil {
 		return err
 	}
 	// Revisions are given to commits without a hole. If the last one before
 	// these is not there, something was written while no history was kept.
 	before := commits[0].Revision - 1
-	if last := lastRevision(t.history.Cursor()); max(last, k.floor) != before {
+	if last := lastRevision(t.history().Cursor()); max(last, k.floor) != before {
 		if err := t.forgetHistory(); err != nil {
 			return err
 		}
@@ -118,7 +114,7 @@ func (e *engine) record(t *table) error {
 	}
 	for _, c := range commits {
 		b := appendCommit(nil, c, t.step.Now)
-		if err := t.write(t.history.Put(historyKey(c.Revision), b)); err != nil {
+		if err := t.write(t.history().Put(historyKey(c.Revision), b)); err != nil {
 			return err
 		}
 		k.commits++
@@ -127,22 +123,23 @@ func (e *engine) record(t *table) error {
 	if err := t.trim(h, &k); err != nil {
 		return err
 	}
-	return t.write(t.history.Put(trimmedKey, k.append(nil)))
+	return t.write(t.history().Put(summaryKey, k.append(nil)))
 }
 
 func (t *table) forgetHistory() error {
-	if err := t.meta.DeleteBucket([]byte(historyName)); err != nil {
-		return t.write(err)
+	c := t.history().Cursor()
+	for k, _ := c.First(); k != nil; k, _ = c.First() {
+		if err := t.write(c.Delete()); err != nil {
+			return err
+		}
 	}
-	var err error
-	t.history, err = t.meta.CreateBucket([]byte(historyName))
-	return t.write(err)
+	return nil
 }
 
 func (t *table) trim(h *History, k *kept) error {
 	oldest := t.step.Now.Add(-h.MaxAge).UnixMilli()
 	var gone [][]byte
-	c := t.history.Cursor()
+	c := t.history().Cursor()
 	for key, v := c.First(); len(key) == 8; key, v = c.Next() {
 		if len(v) < 8 {
 			return fmt.Errorf("%w: a change of %d bytes in the history", backend.ErrCorrupt, len(v))
@@ -157,7 +154,7 @@ func (t *table) trim(h *History, k *kept) error {
 		gone = append(gone, append([]byte(nil), key...))
 	}
 	for _, key := range gone {
-		if err := t.write(t.history.Delete(key)); err != nil {
+		if err := t.write(t.history().Delete(key)); err != nil {
 			return err
 		}
 	}
@@ -185,17 +182,17 @@ func (e *engine) replay(ctx context.Context, rev backend.Revision) (commits []*e
 		return nil, err
 	}
 	lost := fmt.Errorf("%w: what followed revision %d is no longer kept", backend.ErrHistoryLost, rev)
-	if b.history == nil {
+	if b.meta == nil {
 		return nil, lost
 	}
 	if err := e.awaitPublished(ctx, st, b); err != nil {
 		return nil, err
 	}
-	k, err := parseKept(b.history.Get(trimmedKey))
+	k, err := parseKept(b.history().Get(summaryKey))
 	if err != nil {
 		return nil, err
 	}
-	c := b.history.Cursor()
+	c := b.history().Cursor()
 	if k.floor == 0 || rev < k.floor || lastRevision(c) != b.revision() {
 		return nil, lost
 	}

@@ -4,24 +4,29 @@ import (
 	"encoding/binary"
 	"fmt"
 	"hash/crc32"
+	"slices"
 	"strings"
 	"unsafe"
 
 	"go.etcd.io/bbolt"
 
 	"github.com/polykv/kv/backend"
-	"github.com/polykv/kv/internal/embedded"
 	"github.com/polykv/kv/internal/keys"
 )
 
-// The bookkeeping bucket. Its sequence is the store's revision.
+// The bookkeeping is in buckets beside the root's. The first one, whose name is
+// Options.Meta, is kept small: see recordWriter. Its sequence is the store's
+// revision. The others' names are its name and a suffix.
 const (
-	schemaKey      = "schema"      // → schemaVersion
-	generationsKey = "generations" // → who has written, see generation
-	fenceKey       = "fence"       // → the fencing token, big endian, up to which some may have been given
-	recordsName    = "records"     // key → what is known of the value beside it
-	expiriesName   = "expiries"    // deadline in ms, big endian, and key → nothing
-	historyName    = "history"     // revision, big endian → commit
+	schemaKey = "schema" // → schemaVersion
+	ownerKey  = "owner"  // → the last generation
+	fenceKey  = "fence"  // → the fencing token, big endian, up to which some may have been given
+	recentKey = "recent" // → the latest records
+
+	recordsSuffix     = "/records"     // key → record
+	expiriesSuffix    = "/expiries"    // deadline in ms, big endian, and key → nothing
+	historySuffix     = "/history"     // revision, big endian → commit
+	generationsSuffix = "/generations" // number, big endian → generation
 
 	schemaVersion = "1"
 )
@@ -36,8 +41,9 @@ const maxKey = bbolt.MaxKeySize - 8
 
 // layout is where the buckets of one root are: paths of nested buckets.
 type layout struct {
-	root       string
-	data, meta [][]byte
+	root                                    string
+	data, meta                              [][]byte
+	records, expiries, history, generations [][]byte // beside meta
 }
 
 // layoutOf reads the options. Its error is reported by every call, because New
@@ -51,6 +57,8 @@ func layoutOf(root, meta string) (layout, error) {
 		meta = space.Meta()
 	}
 	l := layout{root: root, data: bucketPath(root), meta: bucketPath(meta)}
+	l.records, l.expiries = l.beside(recordsSuffix), l.beside(expiriesSuffix)
+	l.history, l.generations = l.beside(historySuffix), l.beside(generationsSuffix)
 	for _, path := range [][][]byte{l.data, l.meta} {
 		for _, name := range path {
 			if len(name) == 0 || len(name) > bbolt.MaxKeySize {
@@ -71,9 +79,36 @@ func bucketPath(s string) (path [][]byte) {
 	return path
 }
 
-// buckets are those of one transaction; nil where there is none yet.
+// buckets are those of one transaction; nil where there is none yet. The ones
+// that most transactions can do without are opened when they are asked for.
 type buckets struct {
-	data, meta, records, expiries, history *bbolt.Bucket
+	tx     *bbolt.Tx
+	layout *layout
+
+	data, meta, records *bbolt.Bucket
+	recent              []byte // the value of recentKey as the transaction began
+}
+
+func (b buckets) expiries() *bbolt.Bucket    { return b.need(b.layout.expiries) }
+func (b buckets) history() *bbolt.Bucket     { return b.need(b.layout.history) }
+func (b buckets) generations() *bbolt.Bucket { return b.need(b.layout.generations) }
+
+// need opens a bucket that is there if b.meta is. Otherwise it panics as bbolt
+// does for damage: see rescue.
+func (b buckets) need(path [][]byte) *bbolt.Bucket {
+	bucket := find(b.tx, path)
+	if bucket == nil {
+		panic(fmt.Errorf("bucket %q is missing", path))
+	}
+	return bucket
+}
+
+// beside is the path of the bookkeeping bucket with a suffix.
+func (l layout) beside(suffix string) [][]byte {
+	path := slices.Clone(l.meta)
+	last := len(path) - 1
+	path[last] = append(slices.Clip(path[last]), suffix...)
+	return path
 }
 
 // bucketHolder is a transaction or a bucket.
@@ -105,8 +140,8 @@ func create(tx *bbolt.Tx, path [][]byte) (b *bbolt.Bucket, err error) {
 }
 
 // open finds the buckets, and refuses bookkeeping that it does not understand.
-func (l layout) open(tx *bbolt.Tx) (b buckets, err error) {
-	b.data, b.meta = find(tx, l.data), find(tx, l.meta)
+func (l *layout) open(tx *bbolt.Tx) (b buckets, err error) {
+	b = buckets{tx: tx, layout: l, data: find(tx, l.data), meta: find(tx, l.meta)}
 	if b.meta == nil {
 		return b, nil
 	}
@@ -119,17 +154,15 @@ func (l layout) open(tx *bbolt.Tx) (b buckets, err error) {
 	default:
 		return b, fmt.Errorf("%w: schema %q in bucket %q", backend.ErrCorrupt, v, l.meta)
 	}
-	b.records = b.meta.Bucket([]byte(recordsName))
-	b.expiries = b.meta.Bucket([]byte(expiriesName))
-	b.history = b.meta.Bucket([]byte(historyName))
-	if b.records == nil || b.expiries == nil || b.history == nil {
-		return b, fmt.Errorf("%w: bucket %q is incomplete", backend.ErrCorrupt, l.meta)
+	b.recent = b.meta.Get([]byte(recentKey))
+	if b.records = find(tx, l.records); b.records == nil {
+		return b, fmt.Errorf("%w: the buckets beside %q are missing", backend.ErrCorrupt, l.meta)
 	}
 	return b, nil
 }
 
 // create is open for a write transaction: it makes what is missing.
-func (l layout) create(tx *bbolt.Tx) (buckets, error) {
+func (l *layout) create(tx *bbolt.Tx) (buckets, error) {
 	b, err := l.open(tx)
 	if err != nil {
 		return b, err
@@ -145,10 +178,8 @@ func (l layout) create(tx *bbolt.Tx) (buckets, error) {
 	if b.meta, err = create(tx, l.meta); err != nil {
 		return b, err
 	}
-	for name, to := range map[string]**bbolt.Bucket{
-		recordsName: &b.records, expiriesName: &b.expiries, historyName: &b.history,
-	} {
-		if *to, err = b.meta.CreateBucket([]byte(name)); err != nil {
+	for _, path := range [][][]byte{l.expiries, l.history, l.generations, l.records} {
+		if b.records, err = create(tx, path); err != nil {
 			return b, err
 		}
 	}
@@ -166,49 +197,9 @@ func (b buckets) revision() backend.Revision {
 	return backend.Revision(b.meta.Sequence())
 }
 
-// record is the side of an entry that is kept beside its value.
-type record struct {
-	embedded.Record        // without Value
-	sum             uint32 // of the value, to notice what others write over it
-}
-
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 func checksum(value []byte) uint32 { return crc32.Checksum(value, castagnoli) }
-
-// Records are 20 bytes, and 36 for a key that expires.
-const (
-	shortRecord = 8 + 8 + 4
-	longRecord  = shortRecord + 8 + 8
-)
-
-func (r record) append(b []byte) []byte {
-	b = binary.BigEndian.AppendUint64(b, uint64(r.Revision))
-	b = binary.BigEndian.AppendUint64(b, uint64(r.Created))
-	b = binary.BigEndian.AppendUint32(b, r.sum)
-	if r.Deadline != 0 {
-		b = binary.BigEndian.AppendUint64(b, uint64(r.Deadline))
-		b = binary.BigEndian.AppendUint64(b, uint64(r.Lease))
-	}
-	return b
-}
-
-func parseRecord(b []byte) (r record, err error) {
-	if len(b) != shortRecord && len(b) != longRecord {
-		return r, fmt.Errorf("%w: a record of %d bytes", backend.ErrCorrupt, len(b))
-	}
-	r.Revision = backend.Revision(binary.BigEndian.Uint64(b))
-	r.Created = backend.Revision(binary.BigEndian.Uint64(b[8:]))
-	r.sum = binary.BigEndian.Uint32(b[16:])
-	if len(b) == longRecord {
-		r.Deadline = int64(binary.BigEndian.Uint64(b[20:]))
-		r.Lease = backend.Revision(binary.BigEndian.Uint64(b[28:]))
-	}
-	if r.Revision == 0 || r.Created == 0 || r.Created > r.Revision {
-		return r, fmt.Errorf("%w: a record of revision %d, created at %d", backend.ErrCorrupt, r.Revision, r.Created)
-	}
-	return r, nil
-}
 
 // expiryKey is the key of the index of expiries.
 func expiryKey(deadline int64, key string) []byte {

@@ -89,10 +89,10 @@ func (e *engine) anyDue(ctx context.Context) (due bool, err error) {
 	}
 	defer v.release()
 	defer rescue(&err)
-	if v.expiries == nil {
+	if v.meta == nil {
 		return false, nil
 	}
-	k, _ := v.expiries.Cursor().First()
+	k, _ := v.expiries().Cursor().First()
 	if k == nil {
 		return false, nil
 	}
@@ -145,7 +145,9 @@ func (l *lister) scan(ctx context.Context, from string) (p page, err error) {
 	}
 	s := scanner{lister: l, over: over, writable: !l.e.db.IsReadOnly()}
 	s.data.open(b.data)
-	s.records.open(b.records)
+	if err := s.sides.open(b); err != nil {
+		return page{}, err
+	}
 	err = s.run(from)
 	return s.page, err
 }
@@ -156,7 +158,7 @@ func (e *engine) awaitPublished(ctx context.Context, st *state, b buckets) error
 	if st.feed.Last() >= rev {
 		return nil
 	}
-	if last := lastGeneration(b.meta.Get([]byte(generationsKey))); last != e.id {
+	if b.owner() != e.id {
 		return fmt.Errorf("%w: another Store has begun to write to bucket %q", backend.ErrClosed, e.layout.root)
 	}
 	return st.feed.Wait(ctx, rev, nil)
@@ -165,11 +167,12 @@ func (e *engine) awaitPublished(ctx context.Context, st *state, b buckets) error
 // scanner walks over values, records and undo together.
 type scanner struct {
 	*lister
-	data, records walker
-	over          *btree.BTreeG[undone] // nil: nothing
-	writable      bool
-	page          page
-	bytes         int
+	data     walker
+	sides    sideWalker
+	over     *btree.BTreeG[undone] // nil: nothing
+	writable bool
+	page     page
+	bytes    int
 }
 
 // walker is a cursor that remembers where it is.
@@ -195,8 +198,8 @@ func (w *walker) next() { w.k, w.v = w.c.Next() }
 // run fills the page.
 func (s *scanner) run(from string) error {
 	s.data.seek(from)
-	s.records.seek(from)
-	for s.data.k != nil || s.records.k != nil || s.over != nil {
+	s.sides.seek(from)
+	for s.data.k != nil || s.sides.k != nil || s.over != nil {
 		key, present, value, r, err := s.step(from)
 		if err != nil {
 			return err
@@ -223,7 +226,7 @@ func (s *scanner) run(from string) error {
 		if next != "" {
 			from = next
 			s.data.seek(from)
-			s.records.seek(from)
+			s.sides.seek(from)
 		}
 		if len(s.page.entries) >= pageEntries || s.bytes >= pageBytes || len(s.page.foreign) >= pageEntries {
 			s.page.next = from
@@ -242,8 +245,8 @@ func (s *scanner) step(from string) (key string, present bool, value []byte, r r
 		s.data.next() // a nested bucket, somebody else's
 	}
 	k := s.data.k
-	if k == nil || s.records.k != nil && bytes.Compare(s.records.k, k) < 0 {
-		k = s.records.k
+	if k == nil || s.sides.k != nil && bytes.Compare(s.sides.k, k) < 0 {
+		k = s.sides.k
 	}
 	if s.over != nil {
 		var was undone
@@ -264,8 +267,8 @@ func (s *scanner) step(from string) (key string, present bool, value []byte, r r
 	}
 	key = string(k)
 	var side []byte
-	if bytes.Equal(k, s.records.k) {
-		side = s.records.v
+	if bytes.Equal(k, s.sides.k) {
+		side = s.sides.v
 	}
 	if bytes.Equal(k, s.data.k) {
 		value = s.data.v
@@ -292,8 +295,8 @@ func (s *scanner) step(from string) (key string, present bool, value []byte, r r
 
 // skip moves the cursors past k.
 func (s *scanner) skip(k []byte) {
-	if bytes.Equal(k, s.records.k) {
-		s.records.next()
+	if bytes.Equal(k, s.sides.k) {
+		s.sides.next()
 	}
 	if bytes.Equal(k, s.data.k) {
 		s.data.next()

@@ -3,6 +3,7 @@ package boltkv
 import (
 	"bytes"
 	"context"
+	"errors"
 	"time"
 
 	"github.com/polykv/kv/backend"
@@ -34,7 +35,7 @@ func (s *Store) Get(ctx context.Context, key string, o backend.GetOptions) (back
 	if err != nil {
 		return backend.Entry{}, err
 	}
-	e, found, err := v.get(key)
+	e, found, err := v.get(&s.cache, key)
 	v.release()
 	switch {
 	case err != nil:
@@ -57,36 +58,50 @@ const (
 )
 
 // get returns the entry at key, with a value of its own.
-func (v *view) get(key string) (e backend.Entry, f found, err error) {
+func (v *view) get(c *cache, key string) (e backend.Entry, f found, err error) {
 	defer rescue(&err)
 	if v.data == nil {
 		return backend.Entry{}, absent, nil
 	}
 	k := readOnly(key)
 	value := v.data.Get(k)
-	var side []byte
-	if v.records != nil {
-		side = v.records.Get(k)
-	}
-	if side == nil {
-		if value == nil {
-			return backend.Entry{}, absent, nil
-		}
-		return backend.Entry{}, foreign, nil
-	}
-	r, err := parseRecord(side)
+	r, f, err := v.record(c, key)
 	if err != nil {
 		return backend.Entry{}, absent, err
 	}
-	if value == nil || r.sum != checksum(value) {
+	switch {
+	case value == nil && f == absent:
+		return backend.Entry{}, absent, nil
+	case value == nil, f == absent, r.sum != checksum(value):
 		return backend.Entry{}, foreign, nil
-	}
-	if r.Deadline != 0 && r.Expired(time.Now()) {
+	case r.Deadline != 0 && r.Expired(time.Now()):
 		return backend.Entry{}, absent, nil
 	}
 	e = r.Entry(key)
 	e.Value = bytes.Clone(value)
 	return e, present, nil
+}
+
+// record returns the record of key.
+func (v *view) record(c *cache, key string) (r record, f found, err error) {
+	var l lookup
+	if v.ours {
+		var ok bool
+		if r, ok, l = c.get(key, v.id); ok {
+			return r, present, nil
+		}
+	}
+	side, err := v.sideOf(readOnly(key))
+	if side == nil || err != nil {
+		return record{}, absent, err
+	}
+	if r, err = parseRecord(side); err != nil {
+		return record{}, absent, err
+	}
+	if v.ours {
+		l.put(v.id, r)
+	}
+	return r, present, nil
 }
 
 // getForeign returns what another program wrote, with the revision that it
@@ -144,7 +159,7 @@ func (s *Store) GetMany(ctx context.Context, keys []string, o backend.GetOptions
 	}
 	for _, i := range strange {
 		e, err := s.getForeign(ctx, keys[i])
-		if err != nil && err != backend.ErrNotFound {
+		if err != nil && !errors.Is(err, backend.ErrNotFound) {
 			return nil, err
 		}
 		entries[i] = e
@@ -161,7 +176,7 @@ func (s *Store) getMany(ctx context.Context, keys []string, entries []backend.En
 	defer v.release()
 	for i, key := range keys {
 		var f found
-		if entries[i], f, err = v.get(key); err != nil {
+		if entries[i], f, err = v.get(&s.cache, key); err != nil {
 			return nil, err
 		}
 		if f == foreign {
@@ -233,7 +248,7 @@ func (t *table) below(prefix string) (found []string) {
 		if !r.Covers(key) {
 			break
 		}
-		if v != nil && (keys.IsCanonical(key) || t.records.Get(k) != nil) {
+		if v != nil && (keys.IsCanonical(key) || t.sides.get(k) != nil) {
 			found = append(found, key)
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"iter"
 	"log/slog"
@@ -61,6 +62,7 @@ func newStore(db *bbolt.DB, owned bool, o Options) *Store {
 	o.WatchBuffer = cmp.Or(o.WatchBuffer, 4<<20)
 	o.History = o.History.withDefaults()
 	e := &engine{db: db, owned: owned, o: o, log: o.Logger, id: newGeneration()}
+	e.commits.wake, e.commits.stop = make(chan struct{}, 1), make(chan struct{})
 	e.limits = embedded.Limits{
 		Key:   min(cmp.Or(o.MaxKeyBytes, maxKey), maxKey),
 		Value: min(cmp.Or(o.MaxValueBytes, 16<<20), bbolt.MaxValueSize),
@@ -93,7 +95,10 @@ func (e *engine) client() *Store {
 }
 
 // DB returns the database. It must not be closed while the store is used.
-func (s *Store) DB() *bbolt.DB { return s.db }
+func (s *Store) DB() *bbolt.DB {
+	s.commits.exposed.Store(true)
+	return s.db
+}
 
 // Capabilities implements backend.Store.
 func (s *Store) Capabilities() backend.Capabilities {
@@ -210,7 +215,7 @@ func (s *Store) Close() error {
 	if len(leases) > 0 {
 		err = s.write(context.Background(), nil, func(t *table) error {
 			for _, l := range leases {
-				if err := releaseLease(t, l.Key(), l.ID()); err != nil && err != backend.ErrLeaseLost {
+				if err := releaseLease(t, l.Key(), l.ID()); err != nil && !errors.Is(err, backend.ErrLeaseLost) {
 					return err
 				}
 			}

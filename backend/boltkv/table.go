@@ -12,9 +12,11 @@ import (
 // what other programs did to a key before anything is done on top of it.
 type table struct {
 	buckets
-	step  *embedded.Step
-	alarm *embedded.Alarm
-	dirty bool // something was written
+	sides   recordWriter
+	step    *embedded.Step
+	alarm   *embedded.Alarm
+	dirty   bool     // something was written
+	touched []string // keys whose records were
 }
 
 // write notes that the transaction is worth a commit, and marks an error as
@@ -30,7 +32,7 @@ func (t *table) write(err error) error {
 // Get implements embedded.Table. The record is a copy.
 func (t *table) Get(key string) (embedded.Record, bool, error) {
 	k := readOnly(key)
-	value, side := t.data.Get(k), t.records.Get(k)
+	value, side := t.data.Get(k), t.sides.get(k)
 	if value == nil && side == nil {
 		if t.data.Bucket(k) != nil {
 			return embedded.Record{}, false, fmt.Errorf("%w: a nested bucket has the name of this key", backend.ErrInvalid)
@@ -94,19 +96,20 @@ func (t *table) Set(key string, r, old embedded.Record) error {
 func (t *table) set(key string, r, old embedded.Record) error {
 	if r.Deadline != old.Deadline {
 		if old.Deadline != 0 {
-			if err := t.expiries.Delete(expiryKey(old.Deadline, key)); err != nil {
+			if err := t.expiries().Delete(expiryKey(old.Deadline, key)); err != nil {
 				return t.write(err)
 			}
 		}
 		if r.Deadline != 0 {
-			if err := t.expiries.Put(expiryKey(r.Deadline, key), []byte{}); err != nil {
+			if err := t.expiries().Put(expiryKey(r.Deadline, key), []byte{}); err != nil {
 				return t.write(err)
 			}
 			setAlarm(t.alarm, r.Deadline)
 		}
 	}
 	side := record{Record: r, sum: checksum(r.Value)}.append(make([]byte, 0, longRecord))
-	return t.write(t.records.Put(readOnly(key), side))
+	t.touched = append(t.touched, key)
+	return t.write(t.sides.put(key, side))
 }
 
 // Remove implements embedded.Table.
@@ -118,11 +121,12 @@ func (t *table) Remove(key string, old embedded.Record) error {
 		}
 	}
 	if old.Deadline != 0 {
-		if err := t.expiries.Delete(expiryKey(old.Deadline, key)); err != nil {
+		if err := t.expiries().Delete(expiryKey(old.Deadline, key)); err != nil {
 			return t.write(err)
 		}
 	}
-	return t.write(t.records.Delete(k))
+	t.touched = append(t.touched, key)
+	return t.write(t.sides.put(key, nil))
 }
 
 // NextRevision implements embedded.Table.
@@ -137,7 +141,7 @@ func (t *table) NextRevision() (backend.Revision, error) {
 func (t *table) reap(limit int) (next int64, err error) {
 	now := t.step.Now.UnixMilli()
 	var due [][]byte
-	c := t.expiries.Cursor()
+	c := t.expiries().Cursor()
 	for k, _ := c.First(); k != nil; k, _ = c.Next() {
 		deadline, _, err := parseExpiry(k)
 		if err != nil {
@@ -156,7 +160,7 @@ func (t *table) reap(limit int) (next int64, err error) {
 			err = t.step.Reap(key, r)
 		}
 		if err == nil {
-			err = t.write(t.expiries.Delete(k))
+			err = t.write(t.expiries().Delete(k))
 		}
 		if err != nil {
 			return 0, err

@@ -22,7 +22,9 @@ import (
 type view struct {
 	buckets
 	tx      *bbolt.Tx
+	id      int64 // of tx
 	commits int64 // of the database when the view began
+	ours    bool  // the records are written by this engine only
 	refs    atomic.Int64
 }
 
@@ -45,8 +47,8 @@ func (v *view) acquire() bool {
 // being finished, views that began at the same count may see it or not; what
 // one Get has seen the next one must see, so the transaction decides first.
 func (v *view) newer(old *view) bool {
-	if v.tx.ID() != old.tx.ID() {
-		return v.tx.ID() > old.tx.ID()
+	if v.id != old.id {
+		return v.id > old.id
 	}
 	return v.commits > old.commits
 }
@@ -97,11 +99,12 @@ func (e *engine) openView(ctx context.Context) (*view, error) {
 	if err != nil {
 		return nil, err
 	}
-	v := &view{tx: tx, commits: commits}
+	v := &view{tx: tx, id: int64(tx.ID()), commits: commits}
 	if v.buckets, err = e.openBuckets(tx); err != nil {
 		rollback(tx)
 		return nil, classify(err)
 	}
+	v.ours = v.owner() == e.id
 	v.refs.Store(1)
 	if commits > 0 {
 		e.views.install(v)

@@ -5,6 +5,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"math"
 	"time"
 
 	"github.com/polykv/kv"
@@ -37,6 +38,10 @@ var commands = []command{
 	{
 		name: "watch", args: "[-snapshot] [-key] [-json] [PREFIX]", max: 1, long: true, flags: watch,
 		about: "print what changes below PREFIX until interrupted",
+	},
+	{
+		name: "lock", args: "[-wait D] [-lease D] NAME COMMAND [ARG…]", min: 2, max: math.MaxInt, long: true, flags: locked,
+		about: "run COMMAND, with its fencing token in KV_LOCK_TOKEN, while the lock NAME is held",
 	},
 	{
 		name: "info", args: "", flags: info,

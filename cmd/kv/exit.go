@@ -18,6 +18,7 @@ const (
 	exitUnavailable = 5
 	exitUncertain   = 6
 	exitPermission  = 7
+	exitLockLost    = 8
 	exitInterrupted = 128 + 2
 )
 
@@ -28,10 +29,12 @@ func status(err error) int {
 		err  error
 		code int
 	}{
+		{kv.ErrLockLost, exitLockLost},
 		{kv.ErrUncertain, exitUncertain},
 		{kv.ErrNotFound, exitNotFound},
 		{kv.ErrExists, exitConflict},
 		{kv.ErrConflict, exitConflict},
+		{kv.ErrLocked, exitConflict},
 		{kv.ErrPermission, exitPermission},
 		{kv.ErrInvalid, exitUsage},
 		{kv.ErrInvalidKey, exitUsage},

@@ -66,7 +66,7 @@ const usage = `usage: kv [OPTION…] COMMAND [OPTION…] [ARG…]
 options, and the variables that they can stand in:
   -url URL      KV_URL         the store; the variable keeps a password out of the list of processes
   -prefix P     KV_PREFIX      keep to what lies below P
-  -timeout D                   how long a command may take, watch excepted; 10s unless given, 0 is no limit
+  -timeout D                   how long a command may take, watch and lock excepted; 10s unless given, 0 is no limit
   -cacert FILE  KV_TLS_CACERT  use TLS, and trust the certificates in FILE
   -cert FILE    KV_TLS_CERT    use TLS, and show this certificate
   -key FILE     KV_TLS_KEY     its key
@@ -80,19 +80,22 @@ commands:
 
 const statuses = `
 exit status: 0 done, 1 another error, 2 wrong usage, an invalid key or a value too large, 3 no such key,
-4 the key exists, or is not at the revision given, 5 the store does not answer, 6 the outcome of a write is unknown,
-7 permission denied, 130 interrupted
+4 the key exists, is not at the revision given, or is locked, 5 the store does not answer, 6 the outcome of a write is
+unknown, 7 permission denied, 8 the lock was lost, 130 interrupted; kv lock: that of COMMAND
 `
 
 // run runs one command line and returns the exit status.
 func (a *app) run(ctx context.Context, args []string) int {
 	err := a.try(ctx, args)
+	var child childStatus
 	switch {
 	case err == nil, errors.Is(err, flag.ErrHelp):
 		return exitOK
 	case errors.As(err, new(usageError)):
 		fmt.Fprintf(a.stderr, "kv: %v (kv help tells more)\n", err)
 		return exitUsage
+	case errors.As(err, &child):
+		return int(child)
 	case ctx.Err() != nil && errors.Is(err, context.Canceled) && !errors.Is(err, kv.ErrUncertain):
 		return exitInterrupted // by the user, who knows
 	}

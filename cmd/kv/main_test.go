@@ -16,7 +16,12 @@ import (
 	"github.com/polykv/kv/kvtest"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+// TestMain makes the test binary the command that kv lock runs, if the
+// environment asks for it.
+func TestMain(m *testing.M) {
+	asChild()
+	goleak.VerifyTestMain(m)
+}
 
 // memDriver opens clients of one set of keys in memory, as processes would
 // open a store.

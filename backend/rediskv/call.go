@@ -1,0 +1,171 @@
+package rediskv
+
+import (
+	"context"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/polykv/kv/backend"
+)
+
+// command is a request that go-redis does not repeat by itself. Its retries after a lost connection or a timeout would
+// send a script again that the server may have run.
+type command struct{ *redis.Cmd }
+
+func (command) NoRetry() bool                            { return true }
+func (c command) Clone() redis.Cmder                     { return command{c.Cmd.Clone().(*redis.Cmd)} }
+func newCommand(ctx context.Context, args []any) command { return command{redis.NewCmd(ctx, args...)} }
+
+// wire is an argument of a request that knows whether it was written to the connection. go-redis honours the context
+// while it waits for a connection, not while it waits for the reply, and does not tell how far a request came. So one
+// argument of each request is a wire: go-redis asks for its bytes when it encodes the request, and not before.
+type wire struct {
+	text  string
+	state atomic.Uint32
+}
+
+const (
+	waiting = iota
+	written
+	abandoned
+)
+
+// MarshalBinary is called as the request is encoded. That of an abandoned request fails, and the request is not sent.
+func (w *wire) MarshalBinary() ([]byte, error) {
+	if !w.state.CompareAndSwap(waiting, written) && w.state.Load() == abandoned {
+		return nil, context.Canceled
+	}
+	return []byte(w.text), nil
+}
+
+// String is for go-redis's hooks, which print requests.
+func (w *wire) String() string { return w.text }
+
+// abandon reports whether the request was not written, and then never will be.
+func (w *wire) abandon() bool {
+	return w.state.CompareAndSwap(waiting, abandoned) || w.state.Load() == abandoned
+}
+
+func (w *wire) sent() bool { return w.state.Load() == written }
+
+// send makes a request, of which w is an argument, and returns the reply. It returns as soon as ctx ends or the Store
+// is closed, whatever go-redis does; the goroutine that is left behind ends with the reply or the client's read timeout,
+// and Close waits for it. A request that is not on its way within the dial timeout is given up. sent tells whether the
+// server may have seen it.
+func (s *Store) send(ctx context.Context, client redis.UniversalClient, w *wire, args []any) (reply any, sent bool, err error) {
+	if err := backend.ContextError(ctx); err != nil {
+		return nil, false, err
+	}
+	closing := s.life.Done()
+	if ctx.Value(cleanup{}) != nil {
+		closing = nil
+		s.calls.Add(1) // Close waits for the cleanup first
+	} else if !s.enter() {
+		return nil, false, backend.ErrClosed
+	}
+	cmd := newCommand(ctx, args)
+	if ctx.Done() == nil {
+		defer s.calls.Done()
+		_ = client.Process(ctx, cmd)
+		if err := cmd.Err(); err != nil {
+			return nil, w.sent(), err
+		}
+		return cmd.Val(), true, nil
+	}
+	done := make(chan struct{})
+	go func() {
+		defer s.calls.Done()
+		defer close(done)
+		_ = client.Process(ctx, cmd) // the error is in cmd too
+	}()
+	patience := time.NewTimer(s.opt.DialTimeout)
+	defer patience.Stop()
+	for {
+		select {
+		case <-done:
+			if err := cmd.Err(); err != nil {
+				return nil, w.sent(), err
+			}
+			return cmd.Val(), true, nil
+		case <-ctx.Done():
+			return nil, !w.abandon(), backend.ContextError(ctx)
+		case <-closing:
+			return nil, !w.abandon(), backend.ErrClosed
+		case <-patience.C:
+			if w.abandon() {
+				return nil, false, fmt.Errorf("%w: no connection within %v", backend.ErrUnavailable, s.opt.DialTimeout)
+			}
+		}
+	}
+}
+
+// enter notes a piece of work that Close has to wait for: s.calls.Done ends it.
+func (s *Store) enter() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return false
+	}
+	s.calls.Add(1)
+	return true
+}
+
+// cleanup marks the context of work that Close lets finish.
+type cleanup struct{}
+
+// cleanupTime bounds the work that a call leaves behind.
+const cleanupTime = 2 * time.Second
+
+// detach runs f in the background, with a context that outlives the caller's and for a short time Close. It returns a
+// channel that is closed when f is done, nil if the Store is closed.
+func (s *Store) detach(ctx context.Context, f func(context.Context)) <-chan struct{} {
+	s.mu.Lock()
+	if s.closed {
+		s.mu.Unlock()
+		return nil
+	}
+	s.cleanups.Add(1)
+	s.mu.Unlock()
+	done := make(chan struct{})
+	go func() {
+		defer s.cleanups.Done()
+		defer close(done)
+		ctx, cancel := context.WithTimeout(context.WithValue(context.WithoutCancel(ctx), cleanup{}, true), cleanupTime)
+		defer cancel()
+		f(ctx)
+	}()
+	return done
+}
+
+// finish runs f, which ends something on the server, and waits for it until ctx ends. An ended ctx does not keep f from
+// its work.
+func (s *Store) finish(ctx context.Context, f func(context.Context) error) error {
+	var err error
+	done := s.detach(ctx, func(ctx context.Context) { err = f(ctx) })
+	if done == nil {
+		return backend.ErrClosed
+	}
+	select {
+	case <-done:
+		return err
+	case <-ctx.Done():
+	}
+	select {
+	case <-done:
+		return err
+	default:
+		return backend.ContextError(ctx)
+	}
+}
+
+// read makes a request that changes nothing.
+func (s *Store) read(ctx context.Context, client redis.UniversalClient, w *wire, args []any) (any, error) {
+	reply, _, err := s.send(ctx, client, w, args)
+	if err != nil {
+		return nil, readError(ctx, err)
+	}
+	return reply, nil
+}

@@ -1,0 +1,162 @@
+package rediskv_test
+
+import (
+	"context"
+	"errors"
+	"net"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"github.com/redis/go-redis/v9"
+	"go.uber.org/goleak"
+
+	"github.com/polykv/kv/backend"
+	"github.com/polykv/kv/backend/backendtest"
+	"github.com/polykv/kv/backend/rediskv"
+	"github.com/polykv/kv/internal/testserver"
+)
+
+var servers testserver.Pool
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(servers.M(m)) }
+
+// counter counts requests.
+type counter struct{ n atomic.Int64 }
+
+func (c *counter) DialHook(next redis.DialHook) redis.DialHook { return next }
+func (c *counter) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
+	return func(ctx context.Context, cmd redis.Cmder) error { c.n.Add(1); return next(ctx, cmd) }
+}
+func (c *counter) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
+	return func(ctx context.Context, cmds []redis.Cmder) error { c.n.Add(int64(len(cmds))); return next(ctx, cmds) }
+}
+
+// wires are the connections of clients, which a test may cut.
+type wires struct {
+	mu    sync.Mutex
+	conns map[net.Conn]struct{}
+}
+
+func (ws *wires) dial(ctx context.Context, network, addr string) (net.Conn, error) {
+	var d net.Dialer
+	conn, err := d.DialContext(ctx, network, addr)
+	if err != nil {
+		return nil, err
+	}
+	ws.mu.Lock()
+	defer ws.mu.Unlock()
+	if ws.conns == nil {
+		ws.conns = map[net.Conn]struct{}{}
+	}
+	ws.conns[conn] = struct{}{}
+	return conn, nil
+}
+
+func (ws *wires) cut() {
+	ws.mu.Lock()
+	defer ws.mu.Unlock()
+	for conn := range ws.conns {
+		conn.Close()
+	}
+	clear(ws.conns)
+}
+
+func newClient(t testing.TB, srv *testserver.Server) *redis.Client {
+	return dialing(t, srv, nil)
+}
+
+func dialing(t testing.TB, srv *testserver.Server, dial func(context.Context, string, string) (net.Conn, error)) *redis.Client {
+	client := redis.NewClient(&redis.Options{Addr: srv.Addrs()[0], Dialer: dial})
+	t.Cleanup(func() {
+		if err := client.Close(); err != nil {
+			t.Errorf("closing the client: %v", err)
+		}
+	})
+	return client
+}
+
+// foreign is another program, as redis-cli would be one.
+type foreign struct {
+	client *redis.Client
+	root   string
+}
+
+func (f foreign) Put(ctx context.Context, key string, value []byte) error {
+	return f.client.Set(ctx, f.root+"/"+key, value, 0).Err()
+}
+
+func (f foreign) Get(ctx context.Context, key string) ([]byte, bool, error) {
+	v, err := f.client.Get(ctx, f.root+"/"+key).Bytes()
+	if errors.Is(err, redis.Nil) {
+		return nil, false, nil
+	}
+	return v, err == nil, err
+}
+
+func (f foreign) Delete(ctx context.Context, key string) error {
+	return f.client.Del(ctx, f.root+"/"+key).Err()
+}
+
+func (f foreign) PutName(ctx context.Context, name string, value []byte) error {
+	return f.client.Set(ctx, f.root+"/"+name, value, 0).Err()
+}
+
+func TestConformance(t *testing.T) {
+	// The suite kills the server. With the default appendfsync, everysec, that loses up to two seconds of acknowledged
+	// writes: while an fsync takes its time, Redis keeps what it should write to the file in its own memory.
+	srv := testserver.Start(t, testserver.Spec{Store: testserver.Redis, Persist: true, Config: []string{"appendfsync always"}})
+	h, wires := harness(srv)
+	h.Restart = func(t testing.TB) {
+		if err := srv.Kill(0); err != nil {
+			t.Fatal(err)
+		}
+		if err := srv.Restart(context.WithoutCancel(t.Context()), 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	h.Break = func(testing.TB) { wires.cut() }
+	h.Pause = func(t testing.TB) func() {
+		if err := srv.Pause(0); err != nil {
+			t.Fatal(err)
+		}
+		resume := sync.OnceFunc(func() {
+			if err := srv.Resume(0); err != nil {
+				t.Error(err)
+			}
+		})
+		t.Cleanup(resume)
+		return resume
+	}
+	backendtest.Run(t, h)
+}
+
+// TestConformanceInMemory is the suite on a server in its default configuration.
+func TestConformanceInMemory(t *testing.T) {
+	h, _ := harness(servers.Shared(t, testserver.Spec{Store: testserver.Redis}))
+	backendtest.Run(t, h)
+}
+
+// TestConformanceWithNotifications is the suite on a server that tells what other programs do (R26).
+func TestConformanceWithNotifications(t *testing.T) {
+	srv := servers.Shared(t, testserver.Spec{Store: testserver.Redis, Config: []string{"notify-keyspace-events KA"}})
+	h, _ := harness(srv)
+	backendtest.Run(t, h)
+}
+
+func harness(srv *testserver.Server) (backendtest.Harness, *wires) {
+	var requests counter
+	var wires wires
+	return backendtest.Harness{
+		Open: func(t testing.TB, root string) backend.Store {
+			client := dialing(t, srv, wires.dial)
+			client.AddHook(&requests)
+			return rediskv.New(client, rediskv.Options{Root: root})
+		},
+		Foreign: func(t testing.TB, root string) backendtest.Foreign {
+			return foreign{newClient(t, srv), root}
+		},
+		Requests: requests.n.Load,
+		Leaks:    []goleak.Option{goleak.IgnoreAnyFunction("github.com/polykv/kv/internal/testserver.(*process).run")},
+	}, &wires
+}

@@ -1,0 +1,133 @@
+package rediskv
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+
+	"github.com/polykv/kv/backend"
+)
+
+// settle adopts what other programs did to keys, and notices what has expired. It returns how many keys differed from
+// their records and, if asked, what they hold now.
+func (s *Store) settle(ctx context.Context, keys []string, answer bool) ([]pair, int64, error) {
+	names, args := s.frame(2 * len(keys))
+	wanted := "0"
+	if answer {
+		wanted = "1"
+	}
+	args = append(args, wanted)
+	for _, k := range keys {
+		names = append(names, s.names.value(k), s.names.record(k))
+		args = append(args, k)
+	}
+	reply, err := s.runRead(ctx, s.scripts.settle, names, args...) // a second time does nothing
+	if err != nil {
+		return nil, 0, err
+	}
+	if len(reply) < 2 || answer && len(reply) != 2+2*len(keys) {
+		return nil, 0, fmt.Errorf("%w: answer to settle", backend.ErrCorrupt)
+	}
+	return pairs(reply[2:]), number(reply[1]), nil
+}
+
+// Adopt implements backend.Store: one pass over the index, for keys that are known, and one SCAN of the database, for
+// those that are not.
+func (s *Store) Adopt(ctx context.Context, prefix string) (int64, error) {
+	if err := s.open(ctx); err != nil {
+		return 0, err
+	}
+	return s.adopt(ctx, prefix)
+}
+
+const (
+	settleBatch = 200
+	scanCount   = 1000
+)
+
+func (s *Store) adopt(ctx context.Context, prefix string) (int64, error) {
+	var n int64
+	for from := newCursor(prefix, ""); ; {
+		known, err := s.index(ctx, from, settleBatch)
+		if err != nil {
+			return n, err
+		}
+		if len(known) == 0 {
+			break
+		}
+		_, adopted, err := s.settle(ctx, known, false)
+		n += adopted
+		if err != nil {
+			return n, err
+		}
+		from = from.after(known[len(known)-1])
+	}
+	scanned, err := s.scan(ctx, prefix)
+	return n + scanned, err
+}
+
+func (s *Store) scan(ctx context.Context, prefix string) (int64, error) {
+	node := s.client
+	if s.cluster != nil {
+		master, err := s.cluster.MasterForKey(ctx, s.names.head) // one slot, one server
+		if err != nil {
+			return 0, readError(ctx, err)
+		}
+		node = master
+	}
+	var n, skipped int64
+	var example string
+	for position := "0"; ; {
+		w := &wire{text: position}
+		reply, err := s.read(ctx, node, w,
+			[]any{"scan", w, "match", globEscape(s.names.space.Prefix(prefix)) + "*", "count", scanCount, "type", "string"})
+		if err != nil {
+			return n, err
+		}
+		answer, _ := reply.([]any)
+		if len(answer) != 2 {
+			return n, fmt.Errorf("%w: answer to SCAN", backend.ErrCorrupt)
+		}
+		found, _ := answer[1].([]any)
+		var strays []string
+		for _, f := range found {
+			native := text(f)
+			key, ok := s.names.space.Key(native)
+			switch {
+			case ok && len(key) <= s.caps.MaxKeyBytes:
+				strays = append(strays, key)
+			case !s.names.space.Reserved(native):
+				skipped++
+				example = native
+			}
+		}
+		for len(strays) > 0 {
+			batch := strays[:min(len(strays), settleBatch)]
+			_, adopted, err := s.settle(ctx, batch, false)
+			n += adopted
+			if err != nil {
+				return n, err
+			}
+			strays = strays[len(batch):]
+		}
+		if position = text(answer[0]); position == "0" {
+			break
+		}
+	}
+	s.skipped(skipped, example)
+	return n, nil
+}
+
+// skipped reports names that are no keys, once.
+func (s *Store) skipped(n int64, example string) {
+	if n == 0 {
+		return
+	}
+	s.mu.Lock()
+	reported := s.reported
+	s.reported = true
+	s.mu.Unlock()
+	if !reported {
+		s.opt.Logger.Warn("redis: names below the root that are no keys are skipped", "count", n, "example", strconv.Quote(example))
+	}
+}

@@ -1,0 +1,199 @@
+package rediskv
+
+import (
+	"context"
+	"fmt"
+	"iter"
+	"strings"
+
+	"github.com/polykv/kv/backend"
+	"github.com/polykv/kv/internal/keys"
+)
+
+// List implements backend.Store. A page of up to 500 keys or WatchBuffer bytes is one moment and two round trips.
+func (s *Store) List(ctx context.Context, prefix string, o backend.ListOptions) iter.Seq2[backend.Entry, error] {
+	return func(yield func(backend.Entry, error) bool) {
+		err := s.open(ctx)
+		if err == nil {
+			err = s.reach(ctx, o.AtLeast)
+		}
+		if err != nil {
+			yield(backend.Entry{}, err)
+			return
+		}
+		left := o.Limit
+		after := o.After
+		if child, deeper, _ := keys.Child(prefix, after); o.Children && deeper {
+			after = child + "/" // a directory precedes what is in it
+		}
+		for from := newCursor(prefix, after); ; {
+			want := readBatch
+			if o.Limit > 0 && !o.Children {
+				want = min(want, left)
+			}
+			found, err := s.index(ctx, from, want)
+			if err != nil {
+				yield(backend.Entry{}, err)
+				return
+			}
+			if len(found) == 0 {
+				return
+			}
+			from = from.after(found[len(found)-1])
+			if o.Children {
+				found, from = children(prefix, found, from)
+			}
+			for len(found) > 0 {
+				entries, used, err := s.listed(ctx, found, o.KeysOnly)
+				if err != nil {
+					yield(backend.Entry{}, err)
+					return
+				}
+				for _, e := range entries {
+					if !yield(e, nil) {
+						return
+					}
+					if left--; left == 0 {
+						return
+					}
+				}
+				found = found[used:]
+			}
+		}
+	}
+}
+
+// cursor is a range of the index in the words of ZRANGE BYLEX.
+type cursor struct{ from, to string }
+
+// newCursor covers what lies strictly below prefix and comes after a key, or after everything below a directory.
+func newCursor(prefix, after string) cursor {
+	c := cursor{"-", "+"}
+	if prefix != "" {
+		c = cursor{"(" + prefix + "/", "(" + prefix + "0"} // 0 follows the slash
+	}
+	if after > prefix+"/" || prefix == "" && after != "" {
+		if dir, ok := strings.CutSuffix(after, "/"); ok {
+			return c.past(dir)
+		}
+		return c.after(after)
+	}
+	return c
+}
+
+func (c cursor) after(key string) cursor { return cursor{"(" + key, c.to} }
+func (c cursor) past(dir string) cursor  { return cursor{"[" + dir + "0", c.to} }
+
+// index returns up to limit keys, in order. They may have expired, and keys that another program has written and nobody
+// has read are missing.
+func (s *Store) index(ctx context.Context, c cursor, limit int) ([]string, error) {
+	w := &wire{text: c.from}
+	reply, err := s.read(ctx, s.client, w, []any{"zrange", s.names.index, w, c.to, "bylex", "limit", 0, limit})
+	if err != nil {
+		return nil, err
+	}
+	list, _ := reply.([]any)
+	found := make([]string, 0, len(list))
+	for _, k := range list {
+		key := text(k)
+		if !keys.IsCanonical(key) {
+			return nil, fmt.Errorf("%w: %q in the index of keys", backend.ErrCorrupt, key)
+		}
+		found = append(found, key)
+	}
+	return found, nil
+}
+
+// children replaces the keys below each child directory of prefix by the directory, and moves the cursor past the last
+// one.
+func children(prefix string, found []string, from cursor) ([]string, cursor) {
+	kept := found[:0]
+	dir := ""
+	for _, key := range found {
+		child, deeper, _ := keys.Child(prefix, key)
+		if !deeper {
+			kept = append(kept, key)
+			continue
+		}
+		if child+"/" != dir {
+			dir = child + "/"
+			kept = append(kept, dir)
+		}
+		from = from.past(child)
+	}
+	if n := len(found); n > 0 && len(kept) > 0 && kept[len(kept)-1] != dir {
+		from = from.after(kept[len(kept)-1])
+	}
+	return kept, from
+}
+
+// listed returns what there is of found, keys and directories, or of as many of them as fit.
+func (s *Store) listed(ctx context.Context, found []string, keysOnly bool) (entries []backend.Entry, used int, err error) {
+	plain := found
+	for i, name := range found {
+		if strings.HasSuffix(name, "/") {
+			plain = found[:i]
+			break
+		}
+	}
+	if len(plain) == 0 {
+		there, err := s.inhabited(ctx, strings.TrimSuffix(found[0], "/"))
+		if err != nil || !there {
+			return nil, 1, err
+		}
+		return []backend.Entry{{Key: found[0]}}, 1, nil
+	}
+	pg, err := s.page(ctx, plain, keysOnly)
+	if err != nil {
+		return nil, 0, err
+	}
+	plain = plain[:len(pg.pairs)]
+	if keysOnly {
+		entries, err = s.keyEntries(plain, pg.pairs)
+	} else {
+		entries, err = s.entries(ctx, make([]backend.Entry, 0, len(plain)), plain, pg.pairs)
+	}
+	there := entries[:0]
+	for _, e := range entries {
+		if e.Revision != 0 {
+			there = append(there, e)
+		}
+	}
+	return there, len(plain), err
+}
+
+// keyEntries makes entries without values. Whether another program has changed a value is not seen without reading it.
+func (s *Store) keyEntries(found []string, ps []pair) ([]backend.Entry, error) {
+	entries := make([]backend.Entry, 0, len(found))
+	for i, p := range ps {
+		if !p.there || p.record == "" {
+			continue
+		}
+		r, err := parseRecord(p.record)
+		if err != nil {
+			return nil, fmt.Errorf("record of %q: %w", found[i], err)
+		}
+		entries = append(entries, r.entry(found[i]))
+	}
+	return entries, nil
+}
+
+// inhabited reports whether there is a key below prefix that has not expired.
+func (s *Store) inhabited(ctx context.Context, prefix string) (bool, error) {
+	for from, n := newCursor(prefix, ""), 1; ; n = readBatch {
+		found, err := s.index(ctx, from, n)
+		if err != nil || len(found) == 0 {
+			return false, err
+		}
+		pg, err := s.page(ctx, found, true)
+		if err != nil {
+			return false, err
+		}
+		for _, p := range pg.pairs {
+			if p.there {
+				return true, nil
+			}
+		}
+		from = from.after(found[len(pg.pairs)-1])
+	}
+}

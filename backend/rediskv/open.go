@@ -1,0 +1,108 @@
+package rediskv
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/polykv/kv/backend"
+)
+
+// namespace is what first contact has told.
+type namespace struct {
+	foreignEvents bool // keyspace notifications are on
+	readOnly      bool // the user may not run the scripts that write
+}
+
+// open makes first contact, once: it creates the bookkeeping, looks once for keys that were there before it, and finds
+// out whether the server sends keyspace notifications.
+func (s *Store) open(ctx context.Context) error {
+	if s.broken != nil {
+		return s.broken
+	}
+	if s.namespace() != nil {
+		return nil
+	}
+	select {
+	case s.opening <- struct{}{}:
+		defer func() { <-s.opening }()
+	case <-ctx.Done():
+		return backend.ContextError(ctx)
+	case <-s.life.Done():
+		return backend.ErrClosed
+	}
+	if s.namespace() != nil {
+		return nil
+	}
+	reply, err := s.runOpen(ctx)
+	ns := &namespace{}
+	switch {
+	case errors.Is(err, backend.ErrPermission):
+		// A reader needs no scripts but those that read, and no watch works without a log that somebody keeps.
+		ns.readOnly = true
+		s.opt.Logger.Info("redis: no right to write the bookkeeping; foreign changes are not adopted", "meta", s.names.space.Meta())
+	case err != nil:
+		return err
+	case len(reply) < 5:
+		return fmt.Errorf("%w: first contact", backend.ErrCorrupt)
+	case text(reply[4]) == "":
+		return fmt.Errorf("%w: the server is older than Redis 7.0", errors.ErrUnsupported)
+	default:
+		if ns.foreignEvents, err = s.probe(ctx); err != nil {
+			return err
+		}
+		if text(reply[3]) != "1" {
+			if err := s.adoptFirst(ctx); err != nil {
+				return err
+			}
+		}
+	}
+	s.mu.Lock()
+	s.opened = ns
+	s.mu.Unlock()
+	return nil
+}
+
+func (s *Store) namespace() *namespace {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.opened
+}
+
+// reopen makes the bookkeeping again, after a script found none: the server has lost everything.
+func (s *Store) reopen(ctx context.Context) error {
+	_, err := s.runOpen(ctx)
+	return err
+}
+
+func (s *Store) runOpen(ctx context.Context) ([]any, error) {
+	names, args := s.frame(0)
+	reply, err := s.runRead(ctx, s.scripts.open, names, append(args, s.knownEpoch())...) // a second time does nothing
+	if err == nil && len(reply) > 1 {
+		s.knows(text(reply[1]))
+	}
+	return reply, err
+}
+
+// knownEpoch is the epoch of the bookkeeping as the Store last saw it.
+func (s *Store) knownEpoch() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.epoch
+}
+
+func (s *Store) knows(epoch string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.epoch = epoch
+}
+
+// adoptFirst adopts what was below the root before the bookkeeping.
+func (s *Store) adoptFirst(ctx context.Context) error {
+	if _, err := s.adopt(ctx, ""); err != nil {
+		return err
+	}
+	names, args := s.frame(0)
+	_, err := s.runRead(ctx, s.scripts.adopted, names, args...)
+	return err
+}

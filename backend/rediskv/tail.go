@@ -1,0 +1,350 @@
+package rediskv
+
+import (
+	"context"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/polykv/kv/backend"
+	"github.com/polykv/kv/internal/backoff"
+)
+
+// tail is the one ear that a Store has for changes: a connection that hears the messages of the scripts and, where the
+// server sends them, keyspace notifications. Messages are hints. They wake watches and contenders, which then read what
+// happened; a slow poll finds what a lost message would have told. It runs while somebody listens.
+type tail struct {
+	s *Store
+
+	mu        sync.Mutex
+	listeners map[listener]struct{}
+	stop      context.CancelFunc // nil while it does not run
+	done      chan struct{}
+	contact   time.Time
+	since     time.Time // disconnected; zero while connected
+}
+
+// ear is one run of the tail. When the last listener goes and another one comes, the next run begins while the one before
+// it ends.
+type ear struct {
+	*tail
+	lastLog string // of the last poll
+
+	mu    sync.Mutex
+	dirty map[string]struct{} // keys to look at
+	stir  chan struct{}       // there is something in dirty
+}
+
+// listener is somebody who waits for changes.
+type listener interface {
+	// heard is called with a message about the log. It must not block.
+	heard(m message)
+	// nudge is called when messages may have been lost.
+	nudge()
+}
+
+// message tells of one script's changes: see commit in lua/log.lua.
+type message struct {
+	before, after string
+	keys          []string // nil: too many to name
+}
+
+const (
+	// beat is how often a connection is tested and the log is polled.
+	beat = 3 * time.Second
+	// silence is how long a connection may say nothing, answers to tests included, until it is given up.
+	silence = 3 * beat
+	// gather is how long notifications are collected before their keys are looked at.
+	gather = 5 * time.Millisecond
+	// maxDirty is how many notifications are remembered; beyond, everything is looked at.
+	maxDirty = 10_000
+)
+
+// listen registers l, and starts the tail if it is the first.
+func (t *tail) listen(l listener) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.stop == nil {
+		if !t.s.enter() {
+			return backend.ErrClosed
+		}
+		ctx, stop := context.WithCancel(t.s.life)
+		t.stop, t.done = stop, make(chan struct{})
+		t.listeners = map[listener]struct{}{}
+		t.contact, t.since = time.Now(), time.Time{}
+		e := &ear{tail: t, dirty: map[string]struct{}{}, stir: make(chan struct{}, 1)}
+		go e.run(ctx, t.done)
+	}
+	t.listeners[l] = struct{}{}
+	return nil
+}
+
+// leave takes l out, and stops the tail, and waits for its end, if l was the last.
+func (t *tail) leave(l listener) {
+	t.mu.Lock()
+	delete(t.listeners, l)
+	stop, done := t.stop, t.done
+	if len(t.listeners) > 0 || stop == nil {
+		t.mu.Unlock()
+		return
+	}
+	t.stop = nil
+	t.mu.Unlock()
+	stop()
+	<-done
+}
+
+func (t *tail) health() backend.Health {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return backend.Health{LastContact: t.contact, DisconnectedSince: t.since}
+}
+
+func (t *tail) connected(yes bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if yes {
+		t.contact, t.since = time.Now(), time.Time{}
+	} else if t.since.IsZero() {
+		t.since = time.Now()
+	}
+}
+
+func (e *ear) run(ctx context.Context, done chan struct{}) {
+	defer e.s.calls.Done()
+	defer close(done)
+	var work sync.WaitGroup
+	defer work.Wait()
+	work.Go(func() { e.poll(ctx) })
+	work.Go(func() { e.settleDirty(ctx) })
+	var wait backoff.Backoff
+	for ctx.Err() == nil {
+		if e.receive(ctx) {
+			wait.Reset()
+		}
+		wait.Wait(ctx)
+	}
+}
+
+// receive hears messages until the connection fails, and reports whether there was one.
+func (e *ear) receive(ctx context.Context) (worked bool) {
+	sub := e.s.subscribe(ctx)
+	stop := context.AfterFunc(ctx, func() { sub.Close() }) // Receive does not honour ctx
+	defer func() {
+		stop()
+		sub.Close()
+	}()
+	channels := []string{e.s.names.events, e.s.names.wakes + e.s.self, e.s.names.heads}
+	if err := sub.add(ctx, channels...); err != nil {
+		return false
+	}
+	expected := len(channels)
+	foreign := e.s.Capabilities().ForeignEvents
+	keyspace := ""
+	if foreign {
+		pattern, _ := e.s.names.keyspace(database(e.s.client))
+		if err := sub.PSubscribe(ctx, pattern); err != nil {
+			return false
+		}
+		expected++
+		keyspace, _, _ = strings.Cut(pattern, ":")
+		keyspace += ":"
+	}
+	alive, tests := context.WithCancel(ctx)
+	var testing sync.WaitGroup
+	defer testing.Wait()
+	defer tests()
+	testing.Go(func() { test(alive, sub) })
+	for confirmed := 0; ; {
+		got, err := sub.ReceiveTimeout(ctx, silence)
+		if err != nil {
+			return confirmed >= expected
+		}
+		e.connected(true)
+		switch m := got.(type) {
+		case *redis.Subscription:
+			if strings.HasSuffix(m.Kind, "unsubscribe") {
+				return true // the slot has moved to another server
+			}
+			if confirmed++; confirmed == expected {
+				// What happened before now may have gone unheard.
+				e.nudge()
+				if foreign {
+					e.mark("")
+				}
+			}
+		case *redis.Message:
+			switch {
+			case m.Channel == e.s.names.events:
+				e.event(m.Payload)
+			case m.Channel == e.s.names.wakes+e.s.self:
+				e.s.contenders.wake(m.Payload)
+			case m.Channel == e.s.names.heads:
+				e.s.contenders.headChanged(m.Payload)
+			case keyspace != "" && strings.HasPrefix(m.Channel, keyspace):
+				e.notified(m.Channel[len(keyspace):])
+			}
+		}
+	}
+}
+
+// test makes the server say something, so that a connection that went silent is noticed.
+func test(ctx context.Context, sub subscription) {
+	tick := time.NewTicker(beat)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			if sub.Ping(ctx) != nil {
+				return // Receive fails too
+			}
+		}
+	}
+}
+
+// event passes on what a script has published.
+func (e *ear) event(payload string) {
+	f := strings.SplitN(payload, " ", 4)
+	if len(f) != 4 {
+		return // the mark of a probe
+	}
+	m := message{before: f[0], after: f[1]}
+	if f[3] != "" {
+		m.keys = strings.Split(f[3], "\x00")
+	}
+	if ms, ok := parseMilliseconds(f[2]); ok {
+		e.s.reaper.expiresIn(time.Duration(ms) * time.Millisecond)
+	}
+	e.mu.Lock()
+	for _, key := range m.keys {
+		delete(e.dirty, key) // the script has looked at the key itself
+	}
+	e.mu.Unlock()
+	e.tail.heard(m)
+}
+
+func (t *tail) heard(m message) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for l := range t.listeners {
+		l.heard(m)
+	}
+}
+
+func (t *tail) nudge() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for l := range t.listeners {
+		l.nudge()
+	}
+}
+
+// poll tests the server and looks for what no message told.
+func (e *ear) poll(ctx context.Context) {
+	for {
+		p, err := e.s.reap(ctx)
+		if ctx.Err() != nil {
+			return
+		}
+		e.connected(err == nil)
+		if err == nil {
+			moved := e.lastLog != p.log
+			e.lastLog = p.log
+			if moved || p.epoch == "" {
+				e.nudge()
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(e.rhythm()):
+		}
+	}
+}
+
+// rhythm is how long to wait between polls: less while no message can come.
+func (e *ear) rhythm() time.Duration {
+	e.tail.mu.Lock()
+	defer e.tail.mu.Unlock()
+	if e.since.IsZero() {
+		return beat
+	}
+	return beat / 6
+}
+
+// notified notes that a key of that native name was changed, perhaps by a script of this library: then the script's
+// message follows on the same connection and takes the note back.
+func (e *ear) notified(native string) {
+	key, ok := e.s.names.space.Key(native)
+	if !ok || len(key) > e.s.caps.MaxKeyBytes {
+		if !e.s.names.space.Reserved(native) {
+			e.s.skipped(1, native)
+		}
+		return
+	}
+	e.mark(key)
+}
+
+// mark notes a key to look at; "" is all of them.
+func (e *ear) mark(key string) {
+	e.mu.Lock()
+	if len(e.dirty) >= maxDirty {
+		clear(e.dirty)
+		key = ""
+	}
+	e.dirty[key] = struct{}{}
+	e.mu.Unlock()
+	select {
+	case e.stir <- struct{}{}:
+	default:
+	}
+}
+
+// settleDirty looks at the keys that notifications name.
+func (e *ear) settleDirty(ctx context.Context) {
+	var wait backoff.Backoff
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-e.stir:
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(gather):
+		}
+		e.mu.Lock()
+		keys := make([]string, 0, len(e.dirty))
+		for key := range e.dirty {
+			keys = append(keys, key)
+		}
+		clear(e.dirty)
+		e.mu.Unlock()
+		for len(keys) > 0 {
+			var err error
+			if slices.Contains(keys, "") {
+				keys = nil
+				_, err = e.s.adopt(ctx, "")
+			} else {
+				batch := keys[:min(len(keys), settleBatch)]
+				_, _, err = e.s.settle(ctx, batch, false)
+				keys = keys[len(batch):]
+			}
+			if err == nil {
+				wait.Reset()
+				continue
+			}
+			e.mark("") // nothing is forgotten
+			if !wait.Wait(ctx) {
+				return
+			}
+			break
+		}
+	}
+}
