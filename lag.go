@@ -40,8 +40,20 @@ func (s *subscription) overflow() {
 		s.dirty = map[string]dirtyKey{}
 	}
 	for _, q := range dropped {
+		if q.mark != 0 {
+			s.held = append(s.held, q)
+		}
 		s.note(q)
 	}
+}
+
+// keepUp ends lagging: from here on the hub queues again. h.mu is held.
+func (s *subscription) keepUp() {
+	s.lagging, s.dirty, s.gap = false, nil, false
+	for _, q := range s.held {
+		s.queue.push(q)
+	}
+	s.held = nil
 }
 
 // note remembers what the reader knew of a key whose event it does not get
@@ -126,11 +138,11 @@ func (s *subscription) fromReplay(ctx context.Context) (backend.Event, bool, err
 	// transaction share theirs.
 	stale := s.stale(ev)
 	caught := ev.Kind == Progress && s.h.placed && s.h.last <= ev.Revision
-	if caught {
-		s.lagging, s.dirty, s.from = false, nil, ev.Revision
-	}
 	again := caught && s.gap
-	s.gap = s.gap && !caught
+	if caught {
+		s.keepUp()
+		s.from = ev.Revision
+	}
 	s.h.mu.Unlock()
 	if caught {
 		s.endReplay()
@@ -165,7 +177,7 @@ func (s *subscription) lost() error {
 	}
 	if s.gap {
 		// More changed than the hub has seen.
-		s.lagging, s.dirty, s.gap = false, nil, false
+		s.keepUp()
 		s.relist()
 		return nil
 	}
@@ -176,7 +188,7 @@ func (s *subscription) lost() error {
 	slices.Sort(m.keys)
 	// From here on the hub queues again: what changes now is either in what
 	// mending reads, or an event that it does not cover.
-	s.lagging, s.dirty = false, nil
+	s.keepUp()
 	s.mend = m
 	if s.view == nil {
 		s.view = newView(false)

@@ -151,7 +151,13 @@ func (v *view) accept(ev backend.Event) bool {
 // filter decides on an event from the queue: deliver, drop, or hold back.
 func (s *subscription) filter(q queued) (backend.Event, bool, error) {
 	if q.mark != 0 {
-		s.reconcile()
+		s.h.mu.Lock()
+		collected := q.mark == s.collect
+		s.come(q.mark)
+		s.h.mu.Unlock()
+		if collected {
+			s.reconcile()
+		}
 		return backend.Event{}, false, nil
 	}
 	ev := q.Event

@@ -37,6 +37,8 @@ type subscription struct {
 	opening  uint64                   // discard what comes before this mark
 	collect  uint64                   // a mark that next waits for
 	marks    map[uint64]chan struct{} // closed when the mark has come
+	taken    map[uint64]bool          // marks that come when next takes them
+	held     []queued                 // such marks, while lagging
 	marked   uint64                   // the last mark given out
 	from     Revision                 // events up to here were delivered or are in the snapshot
 	position backend.Event            // the Progress that ended opening
@@ -73,6 +75,7 @@ func (c *core) subscribe(ctx, opening context.Context, full string, o watchOptio
 		finished: make(chan struct{}),
 		signal:   make(chan struct{}, 1),
 		marks:    map[uint64]chan struct{}{},
+		taken:    map[uint64]bool{},
 	}
 	if o.Resume != "" && !c.b.Capabilities().Resumable {
 		return nil, unsupportedResume
@@ -154,10 +157,24 @@ func (s *subscription) barrier(ctx context.Context, discard bool) (backend.Event
 	return s.position, nil
 }
 
-// sync is Watch.Sync.
+// sync is Watch.Sync: its mark goes through the queue, and is taken from there
+// by a reader who has come back from all that was before it.
 func (s *subscription) sync(ctx context.Context) error {
-	_, err := s.barrier(ctx, false)
-	return err
+	s.h.mu.Lock()
+	id, come := s.newMark()
+	s.taken[id] = true
+	s.h.sync(mark{s, id})
+	s.h.mu.Unlock()
+	return s.await(ctx, come)
+}
+
+// come tells who waits for the mark. h.mu is held.
+func (s *subscription) come(id uint64) {
+	if come, ok := s.marks[id]; ok {
+		close(come)
+		delete(s.marks, id)
+		delete(s.taken, id)
+	}
 }
 
 // newMark returns a mark and the channel that closes when it comes. h.mu is
@@ -198,14 +215,15 @@ func (s *subscription) push(q queued) {
 				s.from = q.Revision
 			}
 		}
-		if s.collect == q.mark {
+		s.position = q.Event
+		switch {
+		case s.taken[q.mark] && s.lagging:
+			s.held = append(s.held, q)
+		case s.taken[q.mark] || s.collect == q.mark:
 			s.queue.push(q)
 			s.wake()
-		}
-		s.position = q.Event
-		if come, ok := s.marks[q.mark]; ok {
-			close(come)
-			delete(s.marks, q.mark)
+		default:
+			s.come(q.mark)
 		}
 		return
 	}

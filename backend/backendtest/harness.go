@@ -68,7 +68,7 @@ type Foreign interface {
 type ForeignNames interface {
 	// PutName writes under root and name, joined by one slash and otherwise
 	// verbatim. It returns errors.ErrUnsupported for a name that the store
-	// itself does not take.
+	// does not take, or that its protocol would make another name of.
 	PutName(ctx context.Context, name string, value []byte) error
 }
 
@@ -120,9 +120,9 @@ type testCase struct {
 func cases() []testCase {
 	var all []testCase
 	for _, part := range [][]testCase{
-		keyCases(), valueCases(), revisionCases(), conditionCases(), readCases(), listCases(),
-		watchCases(), streamCases(), resumeCases(), foreignCases(), txnCases(), ttlCases(), leaseCases(), contendCases(),
-		contextCases(), lifeCases(),
+		keyCases(), valueCases(), revisionCases(), conditionCases(), raceCases(), readCases(), listCases(), iterationCases(),
+		watchCases(), eventCases(), streamCases(), resumeCases(), foreignCases(), txnCases(), ttlCases(), expiryCases(),
+		leaseCases(), contendCases(), fenceCases(), holderCases(), contextCases(), lifeCases(),
 	} {
 		all = append(all, part...)
 	}

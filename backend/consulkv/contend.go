@@ -163,10 +163,8 @@ func (c *contender) enter(ctx context.Context, prefix string, o backend.ContendO
 
 // Wait implements backend.Contender.
 func (c *contender) Wait(ctx context.Context) error {
-	select {
-	case <-c.lost:
-		return backend.ErrLockLost
-	default:
+	if err := c.live(); err != nil {
+		return err
 	}
 	select {
 	case <-c.admitted:

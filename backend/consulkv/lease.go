@@ -143,6 +143,9 @@ func (l *lease) acquire(ctx context.Context) error {
 	defer l.mu.Unlock()
 	if l.over {
 		<-l.busy
+		if l.s.ctx.Err() != nil {
+			return backend.ErrClosed
+		}
 		return backend.ErrLeaseLost
 	}
 	return nil

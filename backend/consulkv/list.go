@@ -3,7 +3,6 @@ package consulkv
 import (
 	"container/heap"
 	"context"
-	"encoding/json"
 	"fmt"
 	"io"
 	"iter"
@@ -231,11 +230,21 @@ func (s *Store) names(ctx context.Context, native string, m mode, separator stri
 		return nil, 0, err
 	}
 	defer resp.close()
-	if err := json.NewDecoder(resp.body).Decode(&names); err != nil {
+	d := newScanner(resp.body)
+	defer d.free()
+	if err := d.list(); err != nil {
 		return nil, 0, unreadable(err)
 	}
-	_, err = io.Copy(io.Discard, resp.body) // to the end, or the connection is not used again
-	return names, resp.index, err
+	for {
+		name, err := d.nextName()
+		if err == io.EOF {
+			return names, resp.index, nil
+		}
+		if err != nil {
+			return nil, 0, unreadable(err)
+		}
+		names = append(names, string(name))
+	}
 }
 
 // byKey is a heap, and sorts.

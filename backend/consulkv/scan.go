@@ -73,6 +73,17 @@ func (d *scanner) next() (*pair, error) {
 	return &d.pair, d.object()
 }
 
+// nextName reads one string of an array of names, or returns io.EOF at its end.
+// The string is valid until the next call.
+func (d *scanner) nextName() ([]byte, error) {
+	if more, err := d.element(); err != nil || !more {
+		return nil, d.end(err)
+	}
+	var err error
+	d.pair.name, err = d.text(d.pair.name[:0])
+	return d.pair.name, err
+}
+
 // txn enters the results of a transaction's answer.
 func (d *scanner) txn() error {
 	if err := d.expect('{'); err != nil {
@@ -247,12 +258,31 @@ func (d *scanner) quoted(dst []byte) ([]byte, error) {
 		if bytes.IndexByte(body, '\\') < 0 {
 			return body, nil
 		}
+		if lossy(body) {
+			return append(dst[:0], 0xFF), nil // not UTF-8 either
+		}
 		var s string
 		if err := json.Unmarshal(append([]byte{'"'}, dst...), &s); err != nil {
 			return dst, fmt.Errorf("%w: %w", errSyntax, err)
 		}
 		return append(dst[:0], s...), nil
 	}
+}
+
+// lossy reports whether a string had bytes that are not UTF-8: Go's encoder, and
+// so Consul, writes each of them as the escape \ufffd, and a U+FFFD that was
+// one as itself.
+func lossy(body []byte) bool {
+	for i := 0; i+1 < len(body); i++ {
+		if body[i] != '\\' {
+			continue
+		}
+		if bytes.HasPrefix(body[i+1:], []byte("ufffd")) {
+			return true
+		}
+		i++
+	}
+	return false
 }
 
 func (d *scanner) number() (uint64, error) {

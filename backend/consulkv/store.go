@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"net/http"
 	"strings"
 	"sync"
@@ -174,14 +173,7 @@ func (s *Store) connect(conf *api.Config) error {
 		c = *conf
 	}
 	if c.HttpClient == nil && c.Transport == nil {
-		dialer := net.Dialer{Timeout: s.o.DialTimeout, KeepAlive: 15 * time.Second}
-		s.owned = &http.Transport{
-			Proxy:               http.ProxyFromEnvironment,
-			DialContext:         dialer.DialContext,
-			TLSHandshakeTimeout: s.o.DialTimeout,
-			MaxIdleConnsPerHost: 64, // the agent closes the 201st connection of one address
-			IdleConnTimeout:     90 * time.Second,
-		}
+		s.owned = newTransport(s.o.DialTimeout)
 		c.Transport = s.owned
 	}
 	client, err := api.NewClient(&c) // completes c

@@ -212,17 +212,7 @@ func (r *registration) Release(ctx context.Context) error {
 	if done == nil {
 		return nil // lost
 	}
-	select {
-	case <-done:
-		return r.err
-	default:
-	}
-	select {
-	case <-done:
-		return r.err
-	case <-ctx.Done():
-		return backend.ContextError(ctx)
-	}
+	return await(ctx, done, &r.err)
 }
 
 // abandon is Release for Close.

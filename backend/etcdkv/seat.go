@@ -107,54 +107,68 @@ func (c *seat) Set(ctx context.Context, value []byte) error {
 	return nil
 }
 
-// Release implements backend.Contender, with one request. The key's name is
-// used once only, so deleting it can be repeated.
+// Release implements backend.Contender, with one request. Until the key's name
+// is used again deleting it can be repeated; if it has to be, it never is.
 func (c *seat) Release(ctx context.Context) error {
 	c.mu.Lock()
-	if c.done == nil && !c.over {
-		end, ok := c.s.begin()
-		if !ok {
-			c.mu.Unlock()
-			return backend.ErrClosed // which gives it back
+	if c.done != nil || c.over {
+		done := c.done
+		c.mu.Unlock()
+		if done == nil {
+			return nil // lost
 		}
-		done := make(chan struct{})
-		c.done, c.over = done, true
-		lease := c.lease
-		c.stop()
-		c.s.work.Go(func() {
-			defer end()
-			defer close(done)
-			c.err = c.leave(lease)
-			c.s.drop(c)
-		})
+		return await(ctx, done, &c.err)
 	}
-	done := c.done
+	end, ok := c.s.begin()
+	if !ok {
+		c.mu.Unlock()
+		return backend.ErrClosed // which gives it back
+	}
+	done := make(chan struct{})
+	c.done, c.over = done, true
+	lease := c.lease
+	c.stop()
 	c.mu.Unlock()
-	if done == nil {
-		return nil // lost
+
+	leave := func(ctx context.Context) error {
+		_, err := c.s.kv.DeleteRange(ctx, &pb.DeleteRangeRequest{Key: []byte(c.key)})
+		return err
 	}
+	finish := func(err error) {
+		defer end()
+		c.err = err
+		c.s.drop(c)
+		close(done)
+	}
+	if ctx.Err() == nil {
+		try, cancel := context.WithTimeout(ctx, cleanupTry)
+		err := leave(try)
+		cancel()
+		if err == nil {
+			c.s.numbers.put(c.num)
+			c.s.idle.put(lease)
+			finish(nil)
+			return nil
+		}
+	}
+	c.s.work.Go(func() { finish(c.s.revoke(lease)) })
+	return await(ctx, done, &c.err)
+}
+
+// await waits for done, after which err is set, or for the end of ctx. What is
+// done already counts, whatever ctx says.
+func await(ctx context.Context, done <-chan struct{}, err *error) error {
 	select {
 	case <-done:
-		return c.err
+		return *err
 	default:
 	}
 	select {
 	case <-done:
-		return c.err
+		return *err
 	case <-ctx.Done():
 		return backend.ContextError(ctx)
 	}
-}
-
-func (c *seat) leave(lease alive) error {
-	err := c.s.detached(lease, func(ctx context.Context) error {
-		_, err := c.s.kv.DeleteRange(ctx, &pb.DeleteRangeRequest{Key: []byte(c.key)})
-		return err
-	})
-	if err == nil {
-		c.s.idle.put(lease)
-	}
-	return err
 }
 
 // abandon is Release for Close.

@@ -2,6 +2,7 @@ package etcdkv
 
 import (
 	"context"
+	"crypto/rand"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -78,6 +79,8 @@ type Store struct {
 
 	pool       leasePool
 	idle       idleLeases
+	instance   string // tells this store's contenders from those of others
+	numbers    seatNumbers
 	reaper     reaper
 	streaming  atomic.Int32 // whether the server has RangeStream: see list.go
 	foreign    foreignNames
@@ -120,14 +123,15 @@ func New(client *clientv3.Client, o Options) *Store {
 	}
 	conn := client.ActiveConnection()
 	s := &Store{
-		client: client,
-		conn:   conn,
-		kv:     pb.NewKVClient(conn),
-		leases: pb.NewLeaseClient(conn),
-		watch:  pb.NewWatchClient(conn),
-		maint:  pb.NewMaintenanceClient(conn),
-		o:      o,
-		space:  keys.NewSpace(o.Root, keys.Verbatim()),
+		client:   client,
+		conn:     conn,
+		kv:       pb.NewKVClient(conn),
+		leases:   pb.NewLeaseClient(conn),
+		watch:    pb.NewWatchClient(conn),
+		maint:    pb.NewMaintenanceClient(conn),
+		o:        o,
+		instance: rand.Text()[:16],
+		space:    keys.NewSpace(o.Root, keys.Verbatim()),
 	}
 	s.life, s.end = context.WithCancelCause(context.Background())
 	if o.Meta != "" {

@@ -18,14 +18,11 @@ import (
 // has: it ignores the request while it still has events to send, and also while
 // the store is where the watch began.
 func (w *watcher) Sync(ctx context.Context) error {
-	if err := w.s.ordersProgress(ctx); err != nil {
+	if err := w.q.failed(); err != nil {
 		return err
 	}
 	rev, err := w.s.current(ctx, w.probe)
 	if err != nil {
-		return err
-	}
-	if err := w.q.failed(); err != nil {
 		return err
 	}
 	w.mu.Lock()
@@ -107,7 +104,7 @@ func (s *Store) ordersProgress(ctx context.Context) error {
 	case err != nil:
 		return err
 	case !progressInOrder(resp.Version):
-		return fmt.Errorf("%w: Sync needs etcd 3.4.25, 3.5.8 or later, the server is %q", errors.ErrUnsupported, resp.Version)
+		return fmt.Errorf("%w: watches need etcd 3.4.25, 3.5.8 or later, the server is %q", errors.ErrUnsupported, resp.Version)
 	}
 	s.progressOK.Store(true)
 	return nil

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strconv"
 	"time"
 
 	"github.com/polykv/kv/backend"
@@ -36,11 +35,12 @@ func (p pair) entry(key string) (e backend.Entry, ok bool, err error) {
 	if err != nil {
 		return e, false, fmt.Errorf("record of %q: %w", key, err)
 	}
-	if !r.describes(p.value) {
+	value := []byte(p.value)
+	if !r.describes(value) {
 		return e, false, nil
 	}
 	e = r.entry(key)
-	e.Value = []byte(p.value)
+	e.Value = value
 	return e, true, nil
 }
 
@@ -163,7 +163,7 @@ func (s *Store) reach(ctx context.Context, rev backend.Revision) error {
 	wait := backoff.Backoff{Min: 5 * time.Millisecond, Max: 250 * time.Millisecond}
 	for {
 		pg, err := s.page(ctx, nil, true)
-		if err != nil || pg.rev >= rev {
+		if err != nil || backend.Revision(pg.log.rev) >= rev {
 			return err
 		}
 		if !wait.Wait(ctx) {
@@ -176,7 +176,6 @@ func (s *Store) reach(ctx context.Context, rev backend.Revision) error {
 type page struct {
 	epoch string
 	log   id // the end of the log at that moment
-	rev   backend.Revision
 	pairs []pair
 }
 
@@ -201,14 +200,18 @@ func (s *Store) page(ctx context.Context, keys []string, bare bool) (page, error
 			}
 			continue
 		}
-		if len(reply) < 4 {
+		if len(reply) < 3 {
 			return page{}, fmt.Errorf("%w: a page", backend.ErrCorrupt)
 		}
 		at, ok := parseID(text(reply[2]))
-		rev, err := strconv.ParseUint(text(reply[3]), 10, 64)
-		if !ok || err != nil {
+		ps := make([]pair, 0, len(keys))
+		for _, part := range reply[3:] {
+			list, _ := part.([]any)
+			ps = append(ps, pairs(list)...)
+		}
+		if !ok || len(ps) > len(keys) {
 			return page{}, fmt.Errorf("%w: the head", backend.ErrCorrupt)
 		}
-		return page{epoch: text(reply[1]), log: at, rev: backend.Revision(rev), pairs: pairs(reply[4:])}, nil
+		return page{epoch: text(reply[1]), log: at, pairs: ps}, nil
 	}
 }

@@ -1,6 +1,7 @@
 package testserver
 
 import (
+	"strings"
 	"testing"
 )
 
@@ -44,4 +45,60 @@ func TestThreeNodes(t *testing.T) {
 			}
 		})
 	}
+}
+
+func TestSentinelFailsOver(t *testing.T) {
+	s := Start(t, Spec{Store: Redis, Sentinel: true})
+	if len(s.Addrs()) != 3 || s.Nodes() != 6 {
+		t.Fatalf("%d nodes, clients use %v", s.Nodes(), s.Addrs())
+	}
+	primary := func() string {
+		got, err := redisCommand(t.Context(), &s.cluster, 3, "SENTINEL GET-MASTER-ADDR-BY-NAME "+SentinelMaster)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return got
+	}
+	old := primary()
+	if err := s.Kill(0); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "a replica takes over", func() bool { return primary() != old })
+	if err := s.Restart(t.Context(), 0); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the old primary follows the new one", func() bool {
+		role, err := redisCommand(t.Context(), &s.cluster, 0, "ROLE")
+		return err == nil && strings.Contains(role, "slave")
+	})
+}
+
+func TestRedisCluster(t *testing.T) {
+	s := Start(t, Spec{Store: Redis, Cluster: true})
+	if len(s.Addrs()) != 6 {
+		t.Fatalf("clients use %v", s.Addrs())
+	}
+	// Each primary has its slots and sends clients to the others for the rest.
+	served, moved := 0, 0
+	for i := range 3 {
+		answer, err := redisCommand(t.Context(), &s.cluster, i, "SET key value")
+		switch {
+		case err == nil && strings.HasPrefix(answer, "+OK"):
+			served++
+		case err != nil && strings.Contains(err.Error(), "MOVED"):
+			moved++
+		default:
+			t.Errorf("node %d answers %q, %v", i, answer, err)
+		}
+	}
+	if served != 1 || moved != 2 {
+		t.Errorf("%d primaries serve a key and %d send elsewhere", served, moved)
+	}
+	if err := s.Kill(0); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "its replica takes over", func() bool {
+		role, err := redisCommand(t.Context(), &s.cluster, 3, "ROLE")
+		return err == nil && strings.Contains(role, "master")
+	})
 }

@@ -20,7 +20,7 @@
 //	s.Kill()               // SIGKILL; the port now refuses connections
 //	s.Restart(t.Context()) // the same port and data; returns once the server answers
 //
-// A Spec also asks for three nodes, for TLS with certificates of clients, and for users with rights, one of whom may do
+// A Spec also asks for three nodes, for Redis Sentinel and Redis Cluster, for TLS with certificates of clients, and for users with rights, one of whom may do
 // little.
 //
 // A network that fails is a Proxy between the client and the server:

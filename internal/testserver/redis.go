@@ -25,11 +25,28 @@ func (redis) find(context.Context) ([]string, error) {
 	return []string{bin}, nil
 }
 
-func (redis) nodes(Spec) (n, ports int) { return 1, 1 }
+func (redis) nodes(spec Spec) (n, ports int) {
+	switch {
+	case spec.Cluster:
+		return redisGroup, 2
+	case spec.Sentinel:
+		return redisGroup, 1
+	}
+	return 1, 1
+}
 
-func (redis) clients(c *cluster) []string { return c.firstPorts() }
+func (redis) clients(c *cluster) []string {
+	addrs := c.firstPorts()
+	if c.spec.Sentinel {
+		return addrs[redisGroup/2:] // clients ask the sentinels for the rest
+	}
+	return addrs
+}
 
 func (redis) configure(c *cluster, i int) ([]string, error) {
+	if isSentinel(c, i) {
+		return configureSentinel(c, i)
+	}
 	m := &c.members[i]
 	lines := append([]string{"bind 127.0.0.1", fmt.Sprintf("dir %q", m.dir)}, redisPort(c, m.ports[0])...)
 	if c.spec.Persist {
@@ -45,6 +62,7 @@ func (redis) configure(c *cluster, i int) ([]string, error) {
 			fmt.Sprintf("user %s on >%s ~* &* +@all", c.admin.User, c.admin.Password),
 			fmt.Sprintf("user %s on >%s resetchannels %s +@all -@admin -@dangerous", c.limited.User, c.limited.Password, keys))
 	}
+	lines = append(lines, groupSettings(c, i)...)
 	file := filepath.Join(m.dir, "redis.conf")
 	return []string{file}, writeLines(file, append(lines, c.spec.Config...))
 }
@@ -64,7 +82,7 @@ var redisVersion = regexp.MustCompile(`(?m)^redis_version:([0-9.]+)`)
 
 // probe reads INFO; a server that still loads its data refuses PING and answers INFO, so both are sent.
 func (redis) probe(ctx context.Context, c *cluster, i int) (string, error) {
-	answer, err := c.ask(ctx, c.members[i].addr(0), redisLogin(c)+"PING\r\nINFO server\r\nQUIT\r\n")
+	answer, err := askRedis(ctx, c, i, redisLogin(c)+"PING\r\nINFO server\r\n")
 	if err != nil {
 		return "", err
 	}
@@ -83,4 +101,12 @@ func redisLogin(c *cluster) string {
 	return "AUTH " + c.admin.User + " " + c.admin.Password + "\r\n"
 }
 
-func (redis) setUp(context.Context, *cluster) error { return nil }
+func (redis) setUp(ctx context.Context, c *cluster) error {
+	switch {
+	case c.spec.Sentinel:
+		return setUpSentinel(ctx, c)
+	case c.spec.Cluster:
+		return setUpCluster(ctx, c)
+	}
+	return nil
+}

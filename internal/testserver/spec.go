@@ -26,6 +26,14 @@ type Spec struct {
 	// Nodes makes a cluster of so many members of etcd, Consul or ZooKeeper. 0 means 1.
 	Nodes int
 
+	// Sentinel makes Redis a primary (node 0) with two replicas, watched by three sentinels (nodes 3 to 5), whose addresses
+	// clients are given; they know the primary as SentinelMaster. Not with Cluster, TLS or Auth.
+	Sentinel bool
+
+	// Cluster makes Redis a Redis Cluster of three primaries (nodes 0 to 2) with a replica each (3 to 5). Not with TLS or
+	// Auth.
+	Cluster bool
+
 	// TLS makes the server take TLS connections only, with certificates of clients (Server.TLS).
 	TLS bool
 
@@ -47,7 +55,7 @@ func (s Spec) plain() bool { return s.key() == Spec{Store: s.Store}.key() }
 
 // key is equal for equal specs.
 func (s Spec) key() string {
-	return fmt.Sprintf("%q %d %t %t %t %q", s.Store, max(s.Nodes, 1), s.TLS, s.Auth, s.Persist, s.Config)
+	return fmt.Sprintf("%q %d %t %t %t %t %t %q", s.Store, max(s.Nodes, 1), s.Sentinel, s.Cluster, s.TLS, s.Auth, s.Persist, s.Config)
 }
 
 // validate reports a spec that no server can meet.
@@ -57,6 +65,9 @@ func (s Spec) validate() error {
 	}
 	if s.Nodes < 0 || s.Nodes > 1 && s.Store == Redis {
 		return fmt.Errorf("testserver: %s does not run as %d nodes", s.Store, s.Nodes)
+	}
+	if group := s.Sentinel || s.Cluster; group && (s.Store != Redis || s.TLS || s.Auth || s.Sentinel && s.Cluster) {
+		return fmt.Errorf("testserver: no such combination: %+v", s)
 	}
 	for _, line := range s.Config {
 		if strings.ContainsAny(line, "\n\x00") {

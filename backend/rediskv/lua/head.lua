@@ -2,8 +2,7 @@
 --
 --   schema   of the bookkeeping
 --   epoch    when the bookkeeping was made: another one means that everything was lost in between
---   rev      the last revision given out
---   log      the id of the last log entry
+--   log      the id of the last log entry, and with it the last revision given out
 --   bytes    what was ever appended to the log
 --   base     the revision of the oldest entry that is still in the log
 --   trimmed  what bytes was when the log was last trimmed
@@ -20,15 +19,15 @@ local clock = call('TIME')
 local now = clock[1] * 1000000 + clock[2] -- µs
 local nowms = math.ceil(now / 1000) -- rounded up, so that no TTL ends early
 
-local head = call('HMGET', HEAD, 'schema', 'epoch', 'rev', 'log', 'bytes', 'base', 'trimmed')
+local head = call('HMGET', HEAD, 'schema', 'log', 'bytes', 'base', 'trimmed')
 if not head[1] then
   -- A new namespace, or one that a restart without persistence has taken. Positions of old watches do not fit the new
   -- log, and revisions start at the present time, above all that were given out before.
-  head = {SCHEMA, int(now), int(now), int(now) .. '-0', '0', int(now), '0'}
+  head = {SCHEMA, int(now) .. '-0', '0', int(now), '0'}
   call('DEL', LOG)
-  call('HSET', HEAD, 'schema', head[1], 'epoch', head[2], 'rev', head[3], 'log', head[4], 'bytes', head[5],
-    'base', head[6], 'trimmed', head[7])
-elseif tonumber(head[1]) > tonumber(SCHEMA) then
+  call('HSET', HEAD, 'schema', head[1], 'epoch', int(now), 'log', head[2], 'bytes', head[3], 'base', head[4],
+    'trimmed', head[5])
+elseif head[1] ~= SCHEMA and tonumber(head[1]) > tonumber(SCHEMA) then
   return {'schema', head[1]}
 end
 

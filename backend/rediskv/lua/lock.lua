@@ -48,10 +48,13 @@ local seen = holder()
 
 -- Clients that knew another epoch prove that the server has lost what it had: who held before may still think so, until
 -- its lease has run out.
-if KNOWN ~= '' and KNOWN ~= head[2] then call('HSET', HEAD, 'lost', '1') end
+local epoch, lost, lastToken = unpack(call('HMGET', HEAD, 'epoch', 'lost', 'token'))
+if KNOWN ~= '' and KNOWN ~= epoch then
+  lost = '1'
+  call('HSET', HEAD, 'lost', lost)
+end
 local function grace(lease)
-  if call('HGET', HEAD, 'lost') ~= '1' then return 0 end
-  return math.max(0, math.ceil(tonumber(head[2]) / 1000) + lease - nowms)
+  return lost == '1' and math.max(0, math.ceil(tonumber(epoch) / 1000) + lease - nowms) or 0
 end
 
 -- admit lets everybody hold who may: the rule of backend.Admitted.
@@ -92,7 +95,7 @@ end
 
 local c
 if ACTION == 'contend' then
-  local token = math.max(tonumber(call('HGET', HEAD, 'token') or '0') + 1, now)
+  local token = math.max(tonumber(lastToken or '0') + 1, now)
   call('HSET', HEAD, 'token', int(token))
   local slots = tonumber(ARGV[14])
   c = {

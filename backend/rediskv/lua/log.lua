@@ -5,32 +5,33 @@
 -- one. A log entry has the fields k (key), v (value), m (meta) and, if the previous entry of that key has left the log,
 -- o (its value). Its meta: kind (c, u, d), id of the previous entry of the log, id of the key's previous entry or 0,
 -- created, expires, previous expires, and the head's bytes after it.
-local rev, last, bytes, base = tonumber(head[3]), head[4], tonumber(head[5]), tonumber(head[6])
-local before, seq, written, soonest, touched = last, 0, {}, nil, false
+local last, bytes, base = head[2], tonumber(head[3]), tonumber(head[4])
+local before, revision, seq, written, soonest, touched = last, nil, 0, {}, nil, false
 
 -- bump begins a new revision: later than every other, also after a restart that lost them, unless the server's clock
 -- was set back.
 local function bump()
-  rev = math.max(rev + 1, now)
+  revision = int(math.max(tonumber(string.match(last, '^%d+')) + 1, now))
   seq = 0
 end
 
 local function parse(side)
   local id, created, expires, length, digest, lease = string.match(side, '^(%S+) (%d+) (%d+) (%d+) (%x+) ?(.*)$')
-  return {id = id, created = created, expires = tonumber(expires), length = tonumber(length), digest = digest, lease = lease}
+  return {id = id, created = created, expires = expires, length = tonumber(length), digest = digest, lease = lease}
 end
 
-local function shown(rec) return rec.lease ~= '' and '0' or int(rec.expires) end
+-- shown is the expiry that users see: none for a key that is kept alive.
+local function shown(rec) return rec.lease ~= '' and '0' or rec.expires end
 
 local function append(kind, key, value, rec, cur)
-  local id = int(rev) .. '-' .. seq
+  local id = revision .. '-' .. seq
   seq = seq + 1
-  bytes = bytes + #key + #value + 100
+  local old = cur and cur.value and tonumber(string.match(cur.id, '^%d+')) < base and cur.value
+  bytes = bytes + #key + #value + (old and #old or 0) + 100
   local meta = kind .. ' ' .. last .. ' ' .. (cur and cur.id or '0') .. ' ' .. (rec or cur).created .. ' ' ..
     (rec and shown(rec) or '0') .. ' ' .. (cur and shown(cur) or '0') .. ' ' .. int(bytes)
-  if cur and cur.value and tonumber(string.match(cur.id, '^%d+')) < base then
-    bytes = bytes + #cur.value
-    call('XADD', LOG, id, 'k', key, 'v', value, 'm', meta, 'o', cur.value)
+  if old then
+    call('XADD', LOG, id, 'k', key, 'v', value, 'm', meta, 'o', old)
   else
     call('XADD', LOG, id, 'k', key, 'v', value, 'm', meta)
   end
@@ -38,27 +39,27 @@ local function append(kind, key, value, rec, cur)
   written[#written + 1] = key
 end
 
--- record writes what belongs to a value: everything but the value itself.
-local function record(key, skey, value, digest, expires, lease, cur, created)
+-- record writes what belongs to a value except the value: expires is a string, of ms.
+local function record(key, value, digest, expires, lease, cur)
   local rec = {
-    id = int(rev) .. '-' .. seq, created = cur and cur.created or created or int(rev), expires = expires, lease = lease,
+    id = revision .. '-' .. seq, created = cur and cur.created or revision, expires = expires, lease = lease,
   }
-  local side = rec.id .. ' ' .. rec.created .. ' ' .. int(expires) .. ' ' .. #value .. ' ' .. digest ..
-    (lease ~= '' and ' ' .. lease or '')
-  if expires > 0 then
-    call('ZADD', EXPIRIES, int(expires), key)
-    if not soonest or expires < soonest then soonest = expires end
-  elseif cur and cur.expires > 0 then
+  local side = rec.id .. ' ' .. rec.created .. ' ' .. expires .. ' ' .. #value .. ' ' .. digest
+  if lease ~= '' then side = side .. ' ' .. lease end
+  if expires ~= '0' then
+    call('ZADD', EXPIRIES, expires, key)
+    if not soonest or tonumber(expires) < soonest then soonest = tonumber(expires) end
+  elseif cur and cur.expires ~= '0' then
     call('ZREM', EXPIRIES, key)
   end
   if not cur then call('ZADD', NAMES, 0, key) end
   return rec, side
 end
 
-local function forget(key, skey, cur)
-  call('DEL', skey)
+local function forget(key, cur)
   call('ZREM', NAMES, key)
-  if cur.expires > 0 then call('ZREM', EXPIRIES, key) end
+  if cur.expires ~= '0' then call('ZREM', EXPIRIES, key) end
+  append('d', key, '', nil, cur)
 end
 
 -- settle returns the record of a key, its value in it, or nil if there is none, after it has brought the record up to
@@ -73,24 +74,23 @@ local function settle(key, vkey, skey, strict)
     cur.value = value
     if not strict then return cur end
   end
-  local expires, digest = 0, nil
+  local expires, digest = '0', nil
   if value then
-    expires = math.max(call('PEXPIRETIME', vkey), 0)
+    expires = int(math.max(call('PEXPIRETIME', vkey), 0))
     digest = string.sub(redis.sha1hex(value), 1, 16)
     if cur and cur.digest == digest and cur.length == #value and cur.expires == expires then return cur end
   end
   adopted = adopted + 1
   bump()
   if not value then
-    forget(key, skey, cur)
-    append('d', key, '', nil, cur)
+    call('DEL', skey)
+    forget(key, cur)
     return nil
   end
-  local prev = cur
-  if cur then cur = {id = cur.id, created = cur.created, expires = cur.expires, lease = cur.lease} end
-  local rec, side = record(key, skey, value, digest, expires, '', cur)
+  if cur then cur.value = nil end -- it has been overwritten
+  local rec, side = record(key, value, digest, expires, '', cur)
   call('SET', skey, side)
-  append(prev and 'u' or 'c', key, value, rec, cur)
+  append(cur and 'u' or 'c', key, value, rec, cur)
   rec.value = value
   return rec
 end
@@ -102,12 +102,8 @@ local function trim(entries, age, limit)
   call('XTRIM', LOG, 'MAXLEN', entries)
   for _ = 1, 20 do
     local first = call('XRANGE', LOG, '-', '+', 'COUNT', 1)[1]
-    if not first then
-      base = rev + 1
-      break
-    end
-    base = tonumber(string.match(first[1], '^%d+'))
     local length = call('XLEN', LOG)
+    base = tonumber(string.match(first[1], '^%d+'))
     local kept = bytes - tonumber(string.match(first[2][6], '(%d+)$'))
     if kept <= limit or length <= 1 then break end
     call('XTRIM', LOG, 'MAXLEN', math.max(math.floor(length * limit / kept), 1))
@@ -118,12 +114,13 @@ end
 -- log id before, the log id after, when the first of the new expiries is due (in ms, or -), and the keys.
 local function commit()
   if #written > 0 then
-    local entries, age, limit, trimmed = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(head[7])
-    if bytes - trimmed > math.min(limit / 8, 16384) then
-      trim(entries, age, limit)
-      trimmed = bytes
+    local limit = tonumber(ARGV[6])
+    if bytes - tonumber(head[5]) > math.min(limit / 8, 16384) then
+      trim(tonumber(ARGV[4]), tonumber(ARGV[5]), limit)
+      call('HSET', HEAD, 'log', last, 'bytes', int(bytes), 'base', int(base), 'trimmed', int(bytes))
+    else
+      call('HSET', HEAD, 'log', last, 'bytes', int(bytes))
     end
-    call('HSET', HEAD, 'rev', int(rev), 'log', last, 'bytes', int(bytes), 'base', int(base), 'trimmed', int(trimmed))
   end
   if #written > 0 or touched then
     local keys = #written <= 64 and table.concat(written, '\0') or ''

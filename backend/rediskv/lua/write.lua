@@ -48,33 +48,34 @@ for i = 1, count do
   if (action == 'p' or action == 'd' and cur) and not begun then
     begun = true
     bump()
-    reply[2] = int(rev)
+    reply[2] = revision
   end
   if action == 'p' then
-    local ends = 0
-    if ttl == 'k' then ends = cur.expires elseif ttl ~= '0' then ends = nowms + ttl end
-    if ttl == 'k' then lease = cur.lease end
-    local rec, side = record(key, skey, value, digest, ends, lease, cur)
-    if ends > 0 then
-      call('SET', vkey, value, 'PXAT', int(ends))
-      call('SET', skey, side)
-    else
+    local ends = '0'
+    if ttl == 'k' then
+      ends, lease = cur.expires, cur.lease
+    elseif ttl ~= '0' then
+      ends = int(nowms + ttl)
+    end
+    local rec, side = record(key, value, digest, ends, lease, cur)
+    if ends == '0' then
       call('MSET', vkey, value, skey, side)
+    else
+      call('SET', vkey, value, 'PXAT', ends)
+      call('SET', skey, side)
     end
     append(cur and 'u' or 'c', key, value, rec, cur)
     created, expires = rec.created, shown(rec)
   elseif action == 'd' and cur then
     call('DEL', vkey, skey)
-    call('ZREM', NAMES, key)
-    if cur.expires > 0 then call('ZREM', EXPIRIES, key) end
-    append('d', key, '', nil, cur)
+    forget(key, cur)
   elseif action == 't' then
-    local ends = nowms + ttl
-    local side = cur.id .. ' ' .. cur.created .. ' ' .. int(ends) .. ' ' .. cur.length .. ' ' .. cur.digest .. ' ' .. cur.lease
-    call('PEXPIREAT', vkey, int(ends))
+    local ends = int(nowms + ttl)
+    local side = cur.id .. ' ' .. cur.created .. ' ' .. ends .. ' ' .. cur.length .. ' ' .. cur.digest .. ' ' .. cur.lease
+    call('PEXPIREAT', vkey, ends)
     call('SET', skey, side)
-    call('ZADD', EXPIRIES, int(ends), key)
-    soonest, touched = ends, true
+    call('ZADD', EXPIRIES, ends, key)
+    soonest, touched = nowms + ttl, true
   end
   reply[#reply + 1] = created
   reply[#reply + 1] = expires
