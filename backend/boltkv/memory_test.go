@@ -12,8 +12,10 @@ import (
 	"github.com/polykv/kv/backend/boltkv"
 )
 
-// heap is what is reachable.
+// heap is what is reachable. It takes two collections to empty a sync.Pool, in
+// which bbolt keeps the pages of past commits.
 func heap() uint64 {
+	runtime.GC()
 	runtime.GC()
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
@@ -50,14 +52,13 @@ func TestListMillion(t *testing.T) {
 	defer s.Close()
 	for _, round := range []string{"adopting", "adopted"} {
 		before, most, seen := heap(), uint64(0), 0
-		for e, err := range s.List(t.Context(), "", backend.ListOptions{}) {
+		for _, err := range s.List(t.Context(), "", backend.ListOptions{}) {
 			if err != nil {
 				t.Fatal(err)
 			}
 			if seen++; seen%(n/20) == 0 {
 				most = max(most, heap())
 			}
-			_ = e
 		}
 		if seen != n {
 			t.Errorf("%s: listed %d of %d", round, seen, n)
