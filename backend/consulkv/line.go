@@ -2,13 +2,8 @@ package consulkv
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"io"
-	"strconv"
-	"strings"
 	"sync"
-	"time"
 
 	"github.com/polykv/kv/backend"
 	"github.com/polykv/kv/internal/backoff"
@@ -181,102 +176,4 @@ func (l *line) await(target string, from uint64, wait *backoff.Backoff) {
 		q, err := scanQueue(body)
 		return len(q) > 0, err
 	})
-}
-
-// poll reads a native name or prefix, and again whenever it has changed, until
-// see returns false or an error, which poll returns if it is final: that of ctx
-// or ErrPermission. Others are waited out.
-func (s *Store) poll(ctx context.Context, name string, recurse bool, wait *backoff.Backoff, see func(io.Reader, uint64) (bool, error)) error {
-	return s.pollFrom(ctx, name, recurse, 0, wait, see)
-}
-
-func (s *Store) pollFrom(ctx context.Context, name string, recurse bool, from uint64, wait *backoff.Backoff, see func(io.Reader, uint64) (bool, error)) error {
-	quiet := time.Duration(0)
-	for hold := minHold; ; hold = min(2*hold, maxHold) {
-		began := time.Now()
-		more, index, err := s.pollOnce(ctx, name, recurse, from, hold, see)
-		switch {
-		case ctx.Err() != nil:
-			return backend.ContextError(ctx)
-		case errors.Is(err, backend.ErrPermission), errors.Is(err, backend.ErrInvalid), errors.Is(err, backend.ErrClosed):
-			return err
-		case err != nil:
-			from = 0
-			if !wait.Wait(ctx) {
-				return backend.ContextError(ctx)
-			}
-			continue
-		case !more:
-			return nil
-		}
-		wait.Reset()
-		if index < from {
-			index = 0
-		} else {
-			index = max(index, 1)
-		}
-		from = index
-		// An empty prefix wakes at every write anywhere.
-		if time.Since(began) > time.Second {
-			quiet = 0
-		} else if quiet = min(max(2*quiet, time.Millisecond), maxPace); quiet > 4*time.Millisecond {
-			t := time.NewTimer(quiet)
-			select {
-			case <-t.C:
-			case <-ctx.Done():
-			}
-			t.Stop()
-		}
-	}
-}
-
-func (s *Store) pollOnce(ctx context.Context, name string, recurse bool, from uint64, hold time.Duration, see func(io.Reader, uint64) (bool, error)) (more bool, index uint64, err error) {
-	var resp *response
-	if from == 0 {
-		resp, err = s.fetch(ctx, name, recurse, consistent, "")
-	} else {
-		r := <-s.holdRead(ctx, name, recurse, from, hold).got
-		resp, err = r.resp, r.err
-	}
-	if err != nil {
-		return false, 0, err
-	}
-	defer resp.close()
-	if resp.index < from {
-		return true, resp.index, nil // not to be believed: look again, for certain
-	}
-	more, err = see(resp.body, resp.index)
-	return more, resp.index, err
-}
-
-// schemaVersion is what this library writes in the bookkeeping.
-const schemaVersion = 1
-
-// checkSchema refuses bookkeeping of a later version of this library, and marks
-// it with this one's if there is none.
-func (s *Store) checkSchema(ctx context.Context) error {
-	if s.schema.Load() {
-		return nil
-	}
-	name := s.space.Meta() + "/version"
-	f, ok, err := s.get(ctx, name, consistent)
-	if err != nil {
-		return err
-	}
-	if !ok {
-		mark := []byte(strconv.Itoa(schemaVersion))
-		if _, err := s.apply(ctx, []txnOp{checkAbsent(name), {kvOp{Verb: verbSet, Key: name, Value: mark}}}); err != nil {
-			return err
-		}
-	} else {
-		v, err := strconv.Atoi(strings.TrimSpace(string(f.value)))
-		switch {
-		case err != nil || v < 1:
-			return fmt.Errorf("%w: the version at %q is not a number", backend.ErrCorrupt, name)
-		case v > schemaVersion:
-			return fmt.Errorf("%w: version %d at %q, this library knows %d", backend.ErrNewerSchema, v, name, schemaVersion)
-		}
-	}
-	s.schema.Store(true)
-	return nil
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -452,5 +453,36 @@ func TestUnusableConfiguration(t *testing.T) {
 	}
 	if !strings.Contains(consulkv.New(nil, consulkv.Options{}).Capabilities().Name, "consul") {
 		t.Error("no name")
+	}
+}
+
+// A List of values that are many times what it may hold keeps to the names.
+func TestLongListsStayOutOfMemory(t *testing.T) {
+	f := setUp(t)
+	ctx := f.Context()
+	value := bytes.Repeat([]byte("v"), 256<<10)
+	const n = 200 // 50 MB
+	for i := range n {
+		_, err := f.s.Put(ctx, fmt.Sprintf("k%03d", i), value, backend.PutOptions{})
+		f.noErr(err)
+	}
+	heap := func() uint64 {
+		runtime.GC()
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		return m.HeapAlloc
+	}
+	before, most, got := heap(), uint64(0), 0
+	for _, err := range f.s.List(ctx, "", backend.ListOptions{}) {
+		f.noErr(err)
+		if got++; got%20 == 0 {
+			most = max(most, heap())
+		}
+	}
+	if got != n {
+		t.Errorf("%d keys, want %d", got, n)
+	}
+	if held := int64(most) - int64(before); held > 12<<20 {
+		t.Errorf("the list of %d MB holds %d MB", n*len(value)>>20, held>>20)
 	}
 }
