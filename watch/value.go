@@ -2,7 +2,6 @@ package watch
 
 import (
 	"context"
-	"errors"
 	"sync"
 	"sync/atomic"
 
@@ -25,9 +24,9 @@ type Value[T any] struct {
 }
 
 // NewValue opens a value of the key of src and returns once it has the present
-// one, which ctx bounds. While there is no such key the value is absent. Of
-// the options OnBadValue applies. Errors: those of WatchKey, and *codec.Error
-// if the present value does not decode.
+// one, which ctx bounds. While there is no such key the value is absent. Errors:
+// those of WatchKey, and *codec.Error if the present value does not decode. A
+// later one that does not leaves the last good one in place: see OnBadValue.
 func NewValue[T any](ctx context.Context, src KeySource[T], key string, absent T, opts ...Option) (*Value[T], error) {
 	var o options
 	for _, opt := range opts {
@@ -47,16 +46,10 @@ func NewValue[T any](ctx context.Context, src KeySource[T], key string, absent T
 			synced = ev.Kind == kv.Synced
 		}
 	}
-	if !stop() && err == nil {
-		err = context.Cause(ctx)
-	}
-	if err != nil {
+	if err = opened(ctx, stop, err); err != nil {
 		cancel()
 		if w != nil {
 			w.Close()
-		}
-		if ctx.Err() != nil {
-			err = errors.Join(ctx.Err(), context.Cause(ctx))
 		}
 		return nil, err
 	}
@@ -78,7 +71,7 @@ func (v *Value[T]) run(life context.Context) {
 			}
 		default:
 			if life.Err() != nil {
-				err = kv.ErrClosed
+				err = nil // Close
 			}
 			v.mu.Lock()
 			v.err = err
@@ -123,7 +116,8 @@ func (v *Value[T]) Sync(ctx context.Context) error { return v.w.Sync(ctx) }
 // return the last one.
 func (v *Value[T]) Done() <-chan struct{} { return v.done }
 
-// Err is nil while the value follows the store, and then why it stopped.
+// Err is nil while the value follows the store and after Close, and otherwise
+// why it stopped: kv.ErrClosed when the store was closed, kv.ErrPermission.
 func (v *Value[T]) Err() error {
 	v.mu.Lock()
 	defer v.mu.Unlock()

@@ -41,6 +41,7 @@ type watch struct {
 	key    bool
 	queue  *queue
 	state  *state
+	sorted sorter
 	stream context.Context // of Watch: its end is the stream's error
 	ctx    context.Context // ends with stream, with Close and with the Store
 	cancel context.CancelCauseFunc
@@ -87,6 +88,7 @@ func (s *Store) Watch(ctx context.Context, prefix string, o backend.WatchOptions
 		hold:  minHold,
 	}
 	w.state = newState(s, o.Prev)
+	w.sorted = sorter{limit: s.o.WatchBuffer / 2, push: w.pushSoon}
 	w.ctx, w.cancel = context.WithCancelCause(ctx)
 	resp, err := s.fetch(w.ctx, native, !o.Key, consistent, "")
 	if err != nil {
@@ -238,8 +240,15 @@ func (w *watch) run(resp *response, index uint64, phase phase) {
 				resynced = w.push(backend.Event{Kind: backend.Resynced})
 			}
 			reached = resp.index
-			changes, err = w.state.compare(resp.body, phase, w.pushSoon)
+			if phase == snapshotPhase {
+				changes, err = w.state.compare(resp.body, phase, w.pushSoon)
+			} else {
+				changes, err = w.state.compare(resp.body, phase, w.sorted.add)
+			}
 			resp.close()
+			if !w.sorted.flush(w.push) { // what was noted must be told, also if the read broke off
+				return
+			}
 		}
 		resp = nil
 		switch {
@@ -414,7 +423,7 @@ func (w *watch) push(ev backend.Event) bool { return w.queue.push(w.ctx, ev, 0) 
 // errSlow says that the reader made no room while a read was held open.
 var errSlow = errors.New("the reader is slow")
 
-func (w *watch) pushSoon(ev backend.Event) error {
+func (w *watch) pushSoon(ev backend.Event, _ uint64) error {
 	if w.queue.push(w.ctx, ev, readerPatience) {
 		return nil
 	}

@@ -54,7 +54,8 @@ type watcher struct {
 	gone    atomic.Int64 // disconnected since, in Unix ns; 0: connected
 }
 
-// Watch implements backend.Store. It takes a linearizable read, which fixes
+// Watch implements backend.Store. It refuses servers on which Sync cannot be
+// right (a store asks for the version once). It takes a linearizable read, which fixes
 // where the watch begins, and then (but for Snapshot) the reply to the request
 // to watch.
 func (s *Store) Watch(ctx context.Context, prefix string, o backend.WatchOptions) (backend.Watch, error) {
@@ -77,6 +78,10 @@ func (s *Store) Watch(ctx context.Context, prefix string, o backend.WatchOptions
 		if from, epoch, err = parseToken(o.Resume, w.scope); err != nil {
 			return nil, err
 		}
+	}
+	// A watch that cannot Sync is none; package kv relies on it.
+	if err := s.ordersProgress(ctx); err != nil {
+		return nil, err
 	}
 	now, err := s.header(ctx, w.probe)
 	if err != nil {
