@@ -19,6 +19,9 @@ func (s *Store) List(ctx context.Context, prefix string, o backend.ListOptions) 
 	return func(yield func(backend.Entry, error) bool) {
 		err := s.open(ctx)
 		if err == nil {
+			err = s.overlook(ctx)
+		}
+		if err == nil {
 			err = s.reach(ctx, o.AtLeast)
 		}
 		if err != nil {
