@@ -34,8 +34,7 @@ type seat struct {
 	mu       sync.Mutex
 	lease    alive
 	admitted bool
-	over     bool // lost or released
-	isLost   bool
+	over     bool          // lost or released
 	done     chan struct{} // of Release
 	err      error
 }
@@ -267,7 +266,8 @@ func (s *Store) awaitDelete(ctx context.Context, sp span, from int64) error {
 		return err
 	}
 	defer st.close()
-	err = st.send(&pb.WatchRequest{RequestUnion: &pb.WatchRequest_CreateRequest{CreateRequest: &pb.WatchCreateRequest{
+	// A stream that is broken says why when it is read.
+	_ = st.send(&pb.WatchRequest{RequestUnion: &pb.WatchRequest_CreateRequest{CreateRequest: &pb.WatchCreateRequest{
 		Key: sp.from, RangeEnd: sp.to, StartRevision: from,
 		Filters: []pb.WatchCreateRequest_FilterType{pb.WatchCreateRequest_NOPUT},
 	}}})
