@@ -20,18 +20,16 @@ type Index[K comparable, T any] struct {
 }
 
 // NewIndex returns an index of m by the keys that by gives for an entry, none
-// or many. It returns once the index is complete. by runs on the mirror's
-// goroutine and must give the same for the same entry. The index costs memory
+// or many. It returns once the index is complete, and must not be called by a
+// handler of the mirror. by runs on the mirror's goroutine and must give the
+// same for the same entry. The index costs memory
 // until Close, or until the mirror goes.
 func NewIndex[K comparable, T any](m *Mirror[T], by func(kv.Entry[T]) []K) *Index[K, T] {
 	ix := &Index[K, T]{by: by, m: map[K]map[string]kv.Entry[T]{}}
 	ix.stop = m.OnChange(ix.change)
 	complete := make(chan struct{})
 	m.post(func() { close(complete) })
-	select {
-	case <-complete:
-	case <-m.Done():
-	}
+	<-complete // a mirror that has ended does what is posted all the same
 	return ix
 }
 

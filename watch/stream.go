@@ -65,10 +65,12 @@ func bad(err error) bool {
 
 // Batches gathers the events that come within interval of the first, merged
 // per key: a key that was created and updated was created, one that came and
-// went is left out, one that went and came again was deleted and created. It
-// closes s when the loop is left. An error that matches *codec.Error comes
-// alone, and the loop may go on; any other is the last thing that is yielded,
-// after the events before it.
+// went is left out, one that went and came again was deleted and created. The
+// last event of a batch has the Token to resume from, and no other one has: a
+// batch is taken in whole. It closes s when the loop is left. An error that
+// matches *codec.Error comes alone, after the batch in whose time it fell, and
+// the loop may go on; any other is the last thing that is yielded, after the
+// events before it. Events without a key, as Synced, are not merged.
 func Batches[T any](s Stream[T], interval time.Duration) iter.Seq2[[]kv.Event[T], error] {
 	return func(yield func([]kv.Event[T], error) bool) {
 		defer s.Close()
@@ -105,11 +107,14 @@ func Batches[T any](s Stream[T], interval time.Duration) iter.Seq2[[]kv.Event[T]
 
 // batch merges events.
 type batch[T any] struct {
-	all  []kv.Event[T] // Kind 0: merged away
-	last map[string]int
+	all   []kv.Event[T] // Kind 0: merged away
+	last  map[string]int
+	token kv.Token // of the last event
 }
 
 func (b *batch[T]) add(ev kv.Event[T]) {
+	b.token = ev.Token
+	ev.Token = ""
 	if ev.Key == "" {
 		b.all = append(b.all, ev)
 		return
@@ -130,7 +135,7 @@ func (b *batch[T]) add(ev kv.Event[T]) {
 		b.last[ev.Key] = len(b.all)
 		b.all = append(b.all, ev)
 		return
-	case was.Kind == kv.Created && ev.Kind == kv.Deleted:
+	case was.Kind != kv.Updated && ev.Kind == kv.Deleted: // Created or Existing
 		b.all[i] = kv.Event[T]{}
 		delete(b.last, ev.Key)
 		return
@@ -147,6 +152,9 @@ func (b *batch[T]) events() []kv.Event[T] {
 		if ev.Kind != 0 {
 			out = append(out, ev)
 		}
+	}
+	if len(out) > 0 {
+		out[len(out)-1].Token = b.token
 	}
 	return out
 }

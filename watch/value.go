@@ -2,7 +2,6 @@ package watch
 
 import (
 	"context"
-	"errors"
 	"sync"
 	"sync/atomic"
 
@@ -12,12 +11,13 @@ import (
 // Value is one key's live value: a configuration that follows the store.
 // Methods are safe for concurrent use.
 type Value[T any] struct {
-	w      *kv.Watch[T]
-	absent T
-	bad    func(error)
-	cancel context.CancelFunc
-	done   chan struct{}
-	now    atomic.Pointer[T]
+	w       *kv.Watch[T]
+	absent  T
+	bad     func(error)
+	cancel  context.CancelFunc
+	done    chan struct{}
+	now     atomic.Pointer[T]
+	closing atomic.Bool
 
 	mu      sync.Mutex
 	changed chan struct{}
@@ -25,9 +25,9 @@ type Value[T any] struct {
 }
 
 // NewValue opens a value of the key of src and returns once it has the present
-// one, which ctx bounds. While there is no such key the value is absent. Of
-// the options OnBadValue applies. Errors: those of WatchKey, and *codec.Error
-// if the present value does not decode.
+// one, which ctx bounds. While there is no such key the value is absent. Errors:
+// those of WatchKey, and *codec.Error if the present value does not decode. A
+// later one that does not leaves the last good one in place: see OnBadValue.
 func NewValue[T any](ctx context.Context, src KeySource[T], key string, absent T, opts ...Option) (*Value[T], error) {
 	var o options
 	for _, opt := range opts {
@@ -47,28 +47,22 @@ func NewValue[T any](ctx context.Context, src KeySource[T], key string, absent T
 			synced = ev.Kind == kv.Synced
 		}
 	}
-	if !stop() && err == nil {
-		err = context.Cause(ctx)
-	}
-	if err != nil {
+	if err = opened(ctx, stop, err); err != nil {
 		cancel()
 		if w != nil {
 			w.Close()
 		}
-		if ctx.Err() != nil {
-			err = errors.Join(ctx.Err(), context.Cause(ctx))
-		}
 		return nil, err
 	}
-	go v.run(life)
+	go v.run()
 	return v, nil
 }
 
-func (v *Value[T]) run(life context.Context) {
+func (v *Value[T]) run() {
 	defer close(v.done)
 	defer v.w.Close()
 	for {
-		ev, err := v.w.Next(life)
+		ev, err := v.w.Next(context.Background())
 		switch {
 		case err == nil:
 			v.apply(ev)
@@ -77,8 +71,8 @@ func (v *Value[T]) run(life context.Context) {
 				v.bad(err)
 			}
 		default:
-			if life.Err() != nil {
-				err = kv.ErrClosed
+			if v.closing.Load() {
+				err = nil
 			}
 			v.mu.Lock()
 			v.err = err
@@ -123,7 +117,8 @@ func (v *Value[T]) Sync(ctx context.Context) error { return v.w.Sync(ctx) }
 // return the last one.
 func (v *Value[T]) Done() <-chan struct{} { return v.done }
 
-// Err is nil while the value follows the store, and then why it stopped.
+// Err is nil while the value follows the store and after Close, and otherwise
+// why it stopped: kv.ErrClosed when the store was closed, kv.ErrPermission.
 func (v *Value[T]) Err() error {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -132,7 +127,9 @@ func (v *Value[T]) Err() error {
 
 // Close ends the value and waits for its goroutine. It is idempotent.
 func (v *Value[T]) Close() error {
-	v.cancel()
+	v.closing.Store(true)
+	v.w.Close()
 	<-v.done
+	v.cancel()
 	return nil
 }

@@ -119,26 +119,40 @@ func (e *engine) openBuckets(tx *bbolt.Tx) (b buckets, err error) {
 
 // install makes v the current view, unless that is as new.
 func (s *views) install(v *view) {
+	if old, ok := s.swap(v); ok {
+		time.AfterFunc(viewLifetime, func() { s.drop(v) })
+		old.letGo()
+	}
+}
+
+func (s *views) swap(v *view) (old *view, ok bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	old := s.current.Load()
-	if s.closed || old != nil && !v.newer(old) {
-		return
-	}
 	v.refs.Add(1)
-	s.current.Store(v)
-	if old != nil {
-		old.release()
+	for {
+		if old = s.current.Load(); s.closed || old != nil && !v.newer(old) {
+			v.refs.Add(-1) // the caller has another
+			return nil, false
+		}
+		if s.current.CompareAndSwap(old, v) {
+			return old, true
+		}
 	}
-	time.AfterFunc(viewLifetime, func() { s.drop(v) })
 }
 
 // drop lets go of v if it still is the current view.
 func (s *views) drop(v *view) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.current.Load() == v {
-		s.current.Store(nil)
+	if s.current.CompareAndSwap(v, nil) {
+		v.letGo()
+	}
+}
+
+// letGo gives back the reference of the current view. It is never called with
+// a lock held that somebody with a transaction of his own may wait for: bbolt
+// ends a transaction only when no other one is about to begin, and lets none
+// begin while a writer waits for all others to end.
+func (v *view) letGo() {
+	if v != nil {
 		v.release()
 	}
 }
@@ -146,11 +160,9 @@ func (s *views) drop(v *view) {
 func (s *views) close() {
 	s.mu.Lock()
 	s.closed = true
-	v := s.current.Load()
+	v := s.current.Swap(nil)
 	s.mu.Unlock()
-	if v != nil {
-		s.drop(v)
-	}
+	v.letGo()
 }
 
 // begin starts a read transaction. bbolt may make it wait, behind a long read
