@@ -225,7 +225,7 @@ func (h *hub) overlaps(ev backend.Event) bool {
 		return false
 	}
 	is, ok := h.table[ev.Entry.Key]
-	return ok && ev.Revision <= is.rev || !ok && ev.Kind == Deleted
+	return ok && ev.Revision <= is.rev || !ok && ev.Kind != Created
 }
 
 // record keeps the table up to date.
