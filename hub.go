@@ -27,6 +27,7 @@ type hub struct {
 
 	ready   chan struct{} // closed once up or openErr is set
 	openErr error
+	exited  chan struct{} // closed when pump has returned
 
 	lossless bool
 
@@ -38,12 +39,15 @@ type hub struct {
 	last    Revision // the highest that was handed on
 	whole   Revision // up to which everything was handed on; a transaction's events share one revision
 	placed  bool     // last is known
-	syncing bool     // a request for progress is under way
+	syncing bool     // a request for progress is under way, or the upstream under repair
 	asked   []mark   // it will answer these
 	waiting []mark   // the next one will
 	// table has the revision of each key as of last, while a watch
 	// FromSnapshot of a Lossless store needs it for repair: see repair.
 	table map[string]version
+	// mended is set from a repair until the first answer of the new upstream:
+	// what that tells in between, the repair may have listed.
+	mended bool
 }
 
 // mark is a place in a subscription's queue that a Sync asked for.
@@ -67,7 +71,7 @@ func (c *core) acquire(ctx context.Context, key hubKey) (h *hub, fresh bool, err
 		}
 		h := c.hubs[key]
 		if h == nil {
-			h = &hub{c: c, key: key, ready: make(chan struct{}), refs: 1, subs: map[*subscription]struct{}{}}
+			h = &hub{c: c, key: key, ready: make(chan struct{}), exited: make(chan struct{}), refs: 1, subs: map[*subscription]struct{}{}}
 			h.lossless = c.b.Capabilities().Lossless
 			h.ctx, h.cancel = context.WithCancel(c.ctx)
 			c.hubs[key] = h
@@ -123,12 +127,13 @@ func (h *hub) open(ctx context.Context) error {
 	return err
 }
 
-// release gives one reference back; the last one ends the upstream.
-func (h *hub) release() {
+// release gives one reference back; the last one ends the upstream, which it
+// reports.
+func (h *hub) release() (last bool) {
 	h.c.mu.Lock()
 	h.mu.Lock()
 	h.refs--
-	last := h.refs == 0
+	last = h.refs == 0
 	if (last || h.openErr != nil || h.err != nil) && h.c.hubs[h.key] == h {
 		delete(h.c.hubs, h.key)
 	}
@@ -137,6 +142,7 @@ func (h *hub) release() {
 	if last {
 		h.cancel()
 	}
+	return last
 }
 
 // pump hands on events until the upstream ends for good.
@@ -144,6 +150,7 @@ func (h *hub) pump() {
 	defer func() {
 		h.upstream().Close()
 		h.cancel()
+		close(h.exited)
 	}()
 	for {
 		ev, err := h.upstream().Next(h.ctx)
@@ -177,7 +184,9 @@ func (h *hub) fail(err error) {
 	h.c.mu.Unlock()
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.err = err
+	if h.err == nil {
+		h.err = err
+	}
 	for sub := range h.subs {
 		sub.wake()
 	}
@@ -203,14 +212,16 @@ func (h *hub) handOn(ev backend.Event) {
 	}
 	h.record(ev)
 	for sub := range h.subs {
-		sub.push(queued{Event: ev})
+		if !sub.apart {
+			sub.push(queued{Event: ev})
+		}
 	}
 }
 
 // overlaps reports whether ev was handed on by repair already, as part of what
 // it listed after the new upstream was established.
 func (h *hub) overlaps(ev backend.Event) bool {
-	if h.table == nil || ev.Entry.Key == "" || ev.Revision == 0 {
+	if !h.mended || h.table == nil || ev.Entry.Key == "" || ev.Revision == 0 {
 		return false
 	}
 	is, ok := h.table[ev.Entry.Key]
@@ -254,11 +265,17 @@ func (h *hub) askNext() {
 // replaced meanwhile, repair asks the new one.
 func (h *hub) ask(up backend.Watch) {
 	var b backoff.Backoff
-	for up.Sync(h.ctx) != nil {
-		if !b.Wait(h.ctx) {
+	for {
+		err := up.Sync(h.ctx)
+		switch {
+		case err == nil:
 			return
-		}
-		if h.upstream() != up {
+		case errors.Is(err, errors.ErrUnsupported):
+			// Nothing that needs a mark can be told the truth here.
+			h.fail(err)
+			h.cancel()
+			return
+		case !b.Wait(h.ctx) || h.upstream() != up:
 			return
 		}
 	}
@@ -267,6 +284,7 @@ func (h *hub) ask(up backend.Watch) {
 // answer handles the Progress event that the request under way was for. h.mu
 // is held.
 func (h *hub) answer(ev backend.Event) {
+	h.mended = false
 	if h.lossless {
 		h.last = max(h.last, ev.Revision)
 		h.whole, h.placed = h.last, true
@@ -292,10 +310,13 @@ func (h *hub) attach(sub *subscription) {
 	h.subs[sub] = struct{}{}
 }
 
-// detach ends sub's part and its reference.
+// detach ends sub's part and its reference. When it was the last one, nothing
+// is left of the upstream on return.
 func (h *hub) detach(sub *subscription) {
 	h.mu.Lock()
 	delete(h.subs, sub)
 	h.mu.Unlock()
-	h.release()
+	if h.release() {
+		<-h.exited
+	}
 }

@@ -40,8 +40,20 @@ func (s *subscription) overflow() {
 		s.dirty = map[string]dirtyKey{}
 	}
 	for _, q := range dropped {
+		if q.mark != 0 {
+			s.held = append(s.held, q)
+		}
 		s.note(q)
 	}
+}
+
+// keepUp ends lagging: from here on the hub queues again. h.mu is held.
+func (s *subscription) keepUp() {
+	s.lagging, s.dirty, s.gap = false, nil, false
+	for _, q := range s.held {
+		s.queue.push(q)
+	}
+	s.held = nil
 }
 
 // note remembers what the reader knew of a key whose event it does not get
@@ -85,7 +97,7 @@ func (s *subscription) startReplay(ctx context.Context) error {
 	case err == nil:
 		s.replay = &replaying{w, cancel}
 		return nil
-	case errors.Is(err, ErrHistoryLost) && s.dirty != nil:
+	case errors.Is(err, ErrHistoryLost) && s.snapshot:
 		cancel()
 		return s.lost()
 	}
@@ -124,13 +136,19 @@ func (s *subscription) fromReplay(ctx context.Context) (backend.Event, bool, err
 	}
 	// Only Progress says that a revision is complete: the events of one
 	// transaction share theirs.
+	stale := s.stale(ev)
 	caught := ev.Kind == Progress && s.h.placed && s.h.last <= ev.Revision
+	again := caught && s.gap
 	if caught {
-		s.lagging, s.dirty, s.from = false, nil, ev.Revision
+		s.keepUp()
+		s.from = ev.Revision
 	}
 	s.h.mu.Unlock()
 	if caught {
 		s.endReplay()
+	}
+	if again {
+		s.relist()
 	}
 	if ev.Kind == Progress {
 		if !caught { // the hub went on meanwhile
@@ -138,7 +156,7 @@ func (s *subscription) fromReplay(ctx context.Context) (backend.Event, bool, err
 		}
 		return ev, s.progress, nil
 	}
-	if s.view != nil && ev.Entry.Key != "" && !s.view.accept(&ev) {
+	if stale || s.view != nil && ev.Entry.Key != "" && !s.view.accept(ev) {
 		return ev, false, nil
 	}
 	return ev, true, nil
@@ -157,6 +175,12 @@ func (s *subscription) lost() error {
 	if s.dirty == nil {
 		return ErrHistoryLost
 	}
+	if s.gap {
+		// More changed than the hub has seen.
+		s.keepUp()
+		s.relist()
+		return nil
+	}
 	m := &mending{dirty: s.dirty}
 	for key := range s.dirty {
 		m.keys = append(m.keys, key)
@@ -164,7 +188,7 @@ func (s *subscription) lost() error {
 	slices.Sort(m.keys)
 	// From here on the hub queues again: what changes now is either in what
 	// mending reads, or an event that it does not cover.
-	s.lagging, s.dirty = false, nil
+	s.keepUp()
 	s.mend = m
 	if s.view == nil {
 		s.view = newView(false)

@@ -80,11 +80,10 @@ type storeOptions struct {
 }
 
 type writeOptions struct {
-	ttl     time.Duration
-	ttlSet  bool
-	upsert  bool
-	checks  []Check
-	keepTTL bool
+	ttl    time.Duration
+	ttlSet bool
+	upsert bool
+	checks []Check
 }
 
 type deleteOptions struct {

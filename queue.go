@@ -17,7 +17,13 @@ type queued struct {
 	// recreated says that the key went and came again: a Deleted stands
 	// before this Created. Only merging makes it.
 	recreated bool
-	mark      uint64 // of a Progress event: which Sync it answers; 0: none of this subscription's
+	// void says that the key came and went in between. A reader who follows
+	// the stream needs nothing of it, one who listed the key meanwhile needs
+	// the delete. Only merging makes it.
+	void bool
+	// relist has the reader list again and work out what changed.
+	relist bool
+	mark   uint64 // of a Progress event: which Sync it answers; 0: none of this subscription's
 }
 
 // eventBytes is what an event costs in memory beside its key and values.
@@ -45,9 +51,9 @@ func (q *queue) push(e queued) {
 	q.events = append(q.events, e)
 }
 
-// pop returns the oldest event. Events that merging emptied are passed over.
+// pop returns the oldest event.
 func (q *queue) pop() (queued, bool) {
-	for q.head < len(q.events) {
+	if q.head < len(q.events) {
 		e := q.events[q.head]
 		q.events[q.head] = queued{}
 		q.head++
@@ -57,9 +63,6 @@ func (q *queue) pop() (queued, bool) {
 			if cap(q.events) > 1024 {
 				q.events = nil
 			}
-		}
-		if e.Kind == 0 {
-			continue
 		}
 		if e.recreated {
 			// Deliver the delete now, and leave the rest for the next pop.
@@ -97,9 +100,6 @@ func (q *queue) startMerging() {
 	}
 }
 
-// merging reports whether the queue holds one event for each key at most.
-func (q *queue) merging() bool { return q.index != nil }
-
 // merge folds e into the event at i, which is of the same key. The result
 // takes a reader from the state before i to the state after e.
 func (q *queue) merge(i int, e queued) {
@@ -107,21 +107,17 @@ func (q *queue) merge(i int, e queued) {
 	q.bytes -= was.size()
 	prev := was.Prev
 	switch {
-	case was.Kind == Created && !was.recreated && e.Kind == Deleted:
-		// The reader never knew the key.
-		q.events[i] = queued{}
-		delete(q.index, e.Entry.Key)
-		q.bytes += q.events[i].size()
-		return
+	case was.Kind == Created && e.Kind == Deleted:
+		e.void = !was.recreated
 	case was.Kind == Created && e.Kind == Updated:
 		e.Kind, e.recreated = Created, was.recreated
 	case was.Kind == Deleted && e.Kind == Created:
-		e.recreated = true
+		e.recreated = !was.void
+	}
+	if e.Kind == Created {
 		prev = nil
 	}
-	if e.Kind != Created {
-		e.Prev = prev
-	}
+	e.Prev = prev
 	q.events[i] = e
 	q.bytes += e.size()
 }

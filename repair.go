@@ -24,25 +24,30 @@ func (h *hub) repair() bool {
 	old, table := h.up, h.table
 	snapshots := 0
 	for sub := range h.subs {
-		if sub.snapshot && table != nil {
+		switch {
+		case sub.snapshot:
 			snapshots++
-			// Revisions may start lower in a restored store.
-			sub.from = 0
-		} else if sub.ended == nil {
+			sub.from = 0 // revisions may start lower in a restored store
+			sub.apart = !sub.settled || table == nil
+			sub.gap = sub.gap || sub.apart && sub.lagging
+		case sub.ended == nil:
 			sub.ended = ErrHistoryLost
 			sub.wake()
 		}
 	}
 	h.last, h.whole, h.placed = 0, 0, false
+	// What was asked of the old upstream is asked of the new one.
 	h.waiting = append(h.asked, h.waiting...)
-	h.asked, h.syncing = nil, false
+	h.asked, h.syncing = nil, true
 	h.mu.Unlock()
 	if snapshots == 0 {
 		return false
 	}
 	old.Close()
 	h.c.log.Warn("kv: history lost, watch lists again", "store", h.c.name, "prefix", h.key.name)
-	h.tell(backend.Event{Kind: Resynced})
+	if table != nil {
+		h.tell(backend.Event{Kind: Resynced})
+	}
 	var b backoff.Backoff
 	for {
 		err := h.reopen()
@@ -54,10 +59,21 @@ func (h *hub) repair() bool {
 			return false
 		}
 	}
-	h.tell(backend.Event{Kind: Synced})
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.askNext()
+	if table != nil {
+		h.handOn(backend.Event{Kind: Synced})
+	}
+	// Those that are still between their snapshot and the stream know more,
+	// or less, than the table.
+	for sub := range h.subs {
+		if sub.apart && !sub.lagging {
+			sub.push(queued{relist: true})
+		}
+		sub.apart = false
+	}
+	h.syncing, h.mended = false, true
+	h.sync(mark{}) // of nobody: its answer ends mended
 	return true
 }
 
@@ -68,9 +84,14 @@ func (h *hub) reopen() error {
 	if err != nil {
 		return err
 	}
-	if err := h.differences(h.ctx); err != nil {
-		up.Close()
-		return err
+	h.mu.Lock()
+	repaired := h.table != nil
+	h.mu.Unlock()
+	if repaired {
+		if err := h.differences(h.ctx); err != nil {
+			up.Close()
+			return err
+		}
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()

@@ -14,6 +14,7 @@ import (
 type snapshotList struct {
 	keysOnly bool
 	after    string // the last key that was delivered
+	at       Revision
 	pull     func() (backend.Entry, error, bool)
 	end      func()
 	cancel   context.CancelFunc
@@ -34,6 +35,11 @@ func (s *subscription) fromList(ctx context.Context) (backend.Event, bool, error
 		var lctx context.Context
 		lctx, l.cancel = context.WithCancel(s.ctx)
 		o := backend.ListOptions{KeysOnly: l.keysOnly, After: l.after}
+		if l.after == "" {
+			o.At = &l.at
+		} else {
+			l.at = 0 // what was listed before is of an older state
+		}
 		l.pull, l.end = iter.Pull2(s.c.scan(lctx, s.key, o))
 	}
 	stop := context.AfterFunc(ctx, l.cancel)
@@ -46,7 +52,7 @@ func (s *subscription) fromList(ctx context.Context) (backend.Event, bool, error
 	case !more:
 		l.stop()
 		s.list = nil
-		return s.listed(), true, nil
+		return s.listed(l), true, nil
 	case err != nil:
 		l.stop()
 		return backend.Event{}, false, err
@@ -57,17 +63,18 @@ func (s *subscription) fromList(ctx context.Context) (backend.Event, bool, error
 }
 
 // listed turns from the snapshot to the changes.
-func (s *subscription) listed() backend.Event {
+func (s *subscription) listed(l *snapshotList) backend.Event {
 	s.h.mu.Lock()
 	defer s.h.mu.Unlock()
 	synced := backend.Event{Kind: Synced}
 	if s.h.lossless {
-		synced.Revision, synced.Token = s.position.Revision, s.position.Token
+		// Where the list is one state, the stream goes on from there.
+		s.from = max(s.from, l.at)
+		synced.Revision, synced.Token = s.from, s.position.Token
 	} else {
 		// Without revisions to compare, what the hub hands on from here to
 		// the mark is held against the snapshot.
-		s.touched = &queue{}
-		s.touched.startMerging()
+		s.touched = &lastEvents{}
 		s.collect, _ = s.newMark()
 		s.h.sync(mark{s, s.collect})
 	}
@@ -111,8 +118,8 @@ func (v *view) set(key string, is version) {
 }
 
 // accept reports whether ev, in a Lossless store's order, is new to the
-// reader, mends its kind, and notes it.
-func (v *view) accept(ev *backend.Event) bool {
+// reader, and notes it.
+func (v *view) accept(ev backend.Event) bool {
 	is, known := v.m[ev.Entry.Key]
 	if !known && !v.all {
 		return true
@@ -131,8 +138,10 @@ func (v *view) accept(ev *backend.Event) bool {
 		if ev.Revision <= is.rev {
 			return false
 		}
-		if is.rev == 0 {
-			ev.Kind = Created
+		if is.rev == 0 && ev.Kind == Updated {
+			// The key was there, and had gone when the reader was told that
+			// it is absent: its delete is still to come, and is dropped too.
+			return false
 		}
 		v.m[ev.Entry.Key] = version{ev.Revision, ev.Entry.Created}
 	}
@@ -142,45 +151,63 @@ func (v *view) accept(ev *backend.Event) bool {
 // filter decides on an event from the queue: deliver, drop, or hold back.
 func (s *subscription) filter(q queued) (backend.Event, bool, error) {
 	if q.mark != 0 {
-		s.reconcile()
+		s.h.mu.Lock()
+		collected := q.mark == s.collect
+		s.come(q.mark)
+		s.h.mu.Unlock()
+		if collected {
+			s.reconcile()
+		}
 		return backend.Event{}, false, nil
 	}
 	ev := q.Event
 	switch {
+	case q.relist:
+		s.relist()
+		return ev, false, nil
+	case q.void && s.touched == nil:
+		return ev, false, nil
 	case ev.Kind == Progress || s.view == nil && s.touched == nil:
 		return ev, true, nil
 	case s.touched != nil:
 		// Markers of a resync mean nothing here: all differences are worked
 		// out at the mark.
 		if ev.Entry.Key != "" {
-			s.touched.push(q)
+			s.touched.set(ev)
 		}
 		return ev, false, nil
 	case ev.Entry.Key == "":
 		return ev, true, nil
 	}
-	return ev, s.view.accept(&ev), nil
+	return ev, s.view.accept(ev), nil
 }
 
 // reconcile holds the last event of each key before the mark against the
 // snapshot: at the mark the hub is at least as new as the snapshot was.
 func (s *subscription) reconcile() {
-	for {
-		q, ok := s.touched.pop()
-		if !ok {
-			break
-		}
-		ev := q.Event
-		if ev.Kind == Deleted && s.touched.len() > 0 && s.touched.events[s.touched.head].Entry.Key == ev.Entry.Key {
-			continue // the first half of a recreation: the versions tell
-		}
-		is := s.view.m[ev.Entry.Key]
-		s.ready = appendDifference(s.ready, ev, is)
+	for _, key := range s.touched.order {
+		s.ready = appendDifference(s.ready, s.touched.m[key], s.view.m[key])
 	}
 	s.touched, s.view = nil, nil
 	s.h.mu.Lock()
 	s.collect = 0
 	s.h.mu.Unlock()
+}
+
+// lastEvents is the last event of each key, in the order of the first.
+type lastEvents struct {
+	order []string
+	m     map[string]backend.Event
+}
+
+func (l *lastEvents) set(ev backend.Event) {
+	if l.m == nil {
+		l.m = map[string]backend.Event{}
+	}
+	if _, ok := l.m[ev.Entry.Key]; !ok {
+		l.order = append(l.order, ev.Entry.Key)
+	}
+	l.m[ev.Entry.Key] = ev
 }
 
 // appendDifference appends the events that take a reader who knows a key in
@@ -217,5 +244,5 @@ func (s *subscription) settle() {
 	if s.view.all && s.h.table == nil && s.mend == nil {
 		s.h.table = s.view.m
 	}
-	s.view = nil
+	s.view, s.settled = nil, true
 }

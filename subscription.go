@@ -14,7 +14,7 @@ import (
 //
 //   - ready: events that were worked out already,
 //   - list: the entries of a snapshot, while that is under way,
-//   - mend: what changed while history was lost,
+//   - mend and again: what changed while history was lost,
 //   - the queue that the hub fills,
 //   - replay: an upstream of its own, from where the queue overflowed or from
 //     the user's resume token, until it has caught up with the hub.
@@ -37,12 +37,17 @@ type subscription struct {
 	opening  uint64                   // discard what comes before this mark
 	collect  uint64                   // a mark that next waits for
 	marks    map[uint64]chan struct{} // closed when the mark has come
+	taken    map[uint64]bool          // marks that come when next takes them
+	held     []queued                 // such marks, while lagging
 	marked   uint64                   // the last mark given out
 	from     Revision                 // events up to here were delivered or are in the snapshot
 	position backend.Event            // the Progress that ended opening
 	lagging  bool                     // the hub does not queue: replay from resumeAt
 	resumeAt Token
 	dirty    map[string]dirtyKey // what changed while lagging; nil if nobody asks
+	gap      bool                // the hub itself has missed events, and could not repair: list again
+	settled  bool                // the reader knows just what the hub's table knows
+	apart    bool                // repair is under way, and not for this one: it will list again
 	ended    error               // comes after what is queued
 
 	// For next alone, and for finish.
@@ -51,7 +56,8 @@ type subscription struct {
 	list    *snapshotList
 	mend    *mending
 	view    *view
-	touched *queue // merges what comes before the mark collect
+	again   *relisting
+	touched *lastEvents // before the mark collect
 	replay  backend.Watch
 	backoff backoff.Backoff
 	err     error // final
@@ -69,6 +75,7 @@ func (c *core) subscribe(ctx, opening context.Context, full string, o watchOptio
 		finished: make(chan struct{}),
 		signal:   make(chan struct{}, 1),
 		marks:    map[uint64]chan struct{}{},
+		taken:    map[uint64]bool{},
 	}
 	if o.Resume != "" && !c.b.Capabilities().Resumable {
 		return nil, unsupportedResume
@@ -150,10 +157,24 @@ func (s *subscription) barrier(ctx context.Context, discard bool) (backend.Event
 	return s.position, nil
 }
 
-// sync is Watch.Sync.
+// sync is Watch.Sync: its mark goes through the queue, and is taken from there
+// by a reader who has come back from all that was before it.
 func (s *subscription) sync(ctx context.Context) error {
-	_, err := s.barrier(ctx, false)
-	return err
+	s.h.mu.Lock()
+	id, come := s.newMark()
+	s.taken[id] = true
+	s.h.sync(mark{s, id})
+	s.h.mu.Unlock()
+	return s.await(ctx, come)
+}
+
+// come tells who waits for the mark. h.mu is held.
+func (s *subscription) come(id uint64) {
+	if come, ok := s.marks[id]; ok {
+		close(come)
+		delete(s.marks, id)
+		delete(s.taken, id)
+	}
 }
 
 // newMark returns a mark and the channel that closes when it comes. h.mu is
@@ -188,25 +209,28 @@ func (s *subscription) push(q queued) {
 	if q.mark != 0 {
 		if s.opening == q.mark {
 			s.opening = 0
+			// What came between attach and the request goes too.
+			s.queue, s.lagging, s.dirty, s.ended = queue{}, false, nil, nil
 			if s.h.lossless {
 				s.from = q.Revision
 			}
 		}
-		if s.collect == q.mark {
+		s.position = q.Event
+		switch {
+		case s.taken[q.mark] && s.lagging:
+			s.held = append(s.held, q)
+		case s.taken[q.mark] || s.collect == q.mark:
 			s.queue.push(q)
 			s.wake()
-		}
-		s.position = q.Event
-		if come, ok := s.marks[q.mark]; ok {
-			close(come)
-			delete(s.marks, q.mark)
+		default:
+			s.come(q.mark)
 		}
 		return
 	}
 	switch {
 	case s.opening != 0, s.ended != nil:
 		return
-	case q.Kind != Progress && q.Revision != 0 && q.Revision <= s.from:
+	case s.stale(q.Event):
 		return
 	case s.lagging:
 		s.note(q)
@@ -217,6 +241,11 @@ func (s *subscription) push(q queued) {
 		s.overflow()
 	}
 	s.wake()
+}
+
+// stale reports whether the reader has what ev tells. h.mu is held.
+func (s *subscription) stale(ev backend.Event) bool {
+	return ev.Entry.Key != "" && ev.Revision != 0 && ev.Revision <= s.from
 }
 
 func (s *subscription) wake() {
@@ -270,15 +299,20 @@ func (s *subscription) step(ctx context.Context) (ev backend.Event, ok bool, err
 		return s.fromList(ctx)
 	case s.mend != nil:
 		return ev, false, s.mendSome(ctx)
+	case s.again != nil:
+		return ev, false, s.relistSome(ctx)
 	}
 	s.h.mu.Lock()
 	q, ok := s.queue.pop()
 	lagging, hubErr, ended := s.lagging, s.h.err, s.ended
+	stale := ok && s.stale(q.Event)
 	if !ok && !lagging {
 		s.settle()
 	}
 	s.h.mu.Unlock()
 	switch {
+	case stale:
+		return ev, false, nil
 	case ok:
 		return s.filter(q)
 	case ended != nil:
@@ -298,18 +332,23 @@ func (s *subscription) step(ctx context.Context) (ev backend.Event, ok bool, err
 	return ev, false, nil
 }
 
-// endError is why s.ctx ended.
+// endError is why s.ctx ended: what came first of close and the end of the
+// context that the stream was opened with.
 func (s *subscription) endError() error {
-	if err := contextError(s.opened); err != nil {
-		return err
+	if by, ok := context.Cause(s.ctx).(*closedFor); ok {
+		return by.error
 	}
-	return context.Cause(s.ctx)
+	return contextError(s.opened)
 }
+
+// closedFor tells close from the end of the user's context, whose cause may be
+// any error.
+type closedFor struct{ error }
 
 // close ends the subscription, for the given reason unless it has ended
 // already, and waits until nothing is left of it.
 func (s *subscription) close(reason error) {
-	s.cancel(reason)
+	s.cancel(&closedFor{reason})
 	<-s.finished
 }
 
@@ -320,6 +359,10 @@ func (s *subscription) finish() {
 	if s.list != nil {
 		s.list.stop()
 		s.list = nil
+	}
+	if s.again != nil {
+		s.again.stop()
+		s.again = nil
 	}
 	if s.replay != nil {
 		s.replay.Close()

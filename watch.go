@@ -48,6 +48,9 @@ func (r reader[T]) watch(ctx context.Context, full string, key bool, opts []Watc
 		sub, err = c.subscribe(ctx, opening, full, o)
 		return err
 	}); err != nil {
+		if sub != nil { // an interceptor turned success into failure
+			sub.close(ErrClosed)
+		}
 		return nil, err
 	}
 	return &Watch[T]{r: r, sub: sub, keysOnly: o.keysOnly, progress: o.progress}, nil
@@ -115,12 +118,17 @@ func (w *Watch[T]) Events() iter.Seq2[Event[T], error] {
 	}
 }
 
-// Sync asks the store how far it is, and returns when the watch has, in its
-// buffer or delivered, all writes that were complete when Sync was called. A
-// watch WithProgress then finds a Progress event behind them.
+// Sync returns when the reader has come back, for more, from all writes that
+// were complete when Sync was called: what it keeps of the events is then at
+// least as new as they are. It asks the store once, and waits for the reader,
+// so it is for another goroutine than the one in Next. A watch WithProgress
+// finds a Progress event behind those writes.
 func (w *Watch[T]) Sync(ctx context.Context) error {
 	return w.r.s.core.fail(OpWatch, w.sub.key.name, w.sub.sync(ctx))
 }
+
+// Lossless reports whether the store delivers every revision, in one order.
+func (w *Watch[T]) Lossless() bool { return w.sub.h.lossless }
 
 // Health tells when the store was last heard and since when it is not
 // reachable.

@@ -74,8 +74,10 @@ func ParseURL(raw string) (URL, error) {
 	}
 	for h := range strings.SplitSeq(authority, ",") {
 		p, err := url.Parse("x://" + h)
-		if err != nil || p.Host == "" || p.Host != h {
-			return bad(fmt.Sprintf("malformed host %q", h))
+		if err != nil || p.Host == "" || p.Host != h || strings.Contains(p.Hostname(), ":") && h[0] != '[' {
+			// The host is not shown: where a / or ? in a password is not
+			// escaped, what stands here is the password's beginning.
+			return bad("malformed host; characters like / ? # in a password are written as %2F %3F %23, an IPv6 address in brackets")
 		}
 		u.Hosts = append(u.Hosts, h)
 	}
@@ -113,7 +115,10 @@ func (u URL) HostPorts(defaultHost, defaultPort string) []string {
 		hosts = []string{defaultHost}
 	}
 	for i, h := range hosts {
-		if strings.LastIndexByte(h, ':') <= strings.LastIndexByte(h, ']') {
+		switch {
+		case strings.HasSuffix(h, ":"):
+			hosts[i] = h + defaultPort
+		case strings.LastIndexByte(h, ':') <= strings.LastIndexByte(h, ']'):
 			hosts[i] = h + ":" + defaultPort
 		}
 	}

@@ -35,10 +35,7 @@ func ContextError(ctx context.Context) error {
 	if err == nil {
 		return nil
 	}
-	if cause := context.Cause(ctx); cause != nil && !errors.Is(cause, err) {
-		return fmt.Errorf("%w: %w", err, cause)
-	}
-	return err
+	return Because(err, context.Cause(ctx))
 }
 
 // Because returns an error that matches both sentinel and cause, and reads as

@@ -153,4 +153,7 @@ type ListOptions struct {
 	Children bool   // only direct children: see Entry.IsDir
 	Limit    int    // at most so many entries; 0: all
 	After    string // start after this key (or directory, with its slash); "": at the start
+	// At, if not nil, receives the revision of the snapshot before anything
+	// is yielded, where SnapshotList and Lossless are set.
+	At *Revision
 }

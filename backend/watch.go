@@ -93,7 +93,8 @@ type Watch interface {
 	// ErrPermission. Unreachable servers are not an error: see Health.
 	Next(ctx context.Context) (Event, error)
 	// Sync asks for a Progress event after the events of all writes that
-	// were complete when Sync was called. It MAY return before the event
+	// were complete, or seen by a read that was complete, when Sync was
+	// called. It MAY return before the event
 	// arrives, and the request survives reconnects. One event answers all
 	// calls that were made before it; no Progress event comes unasked,
 	// because package kv takes the next one for the answer. On a Resumable

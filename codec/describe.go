@@ -15,6 +15,7 @@ func describe(err error) string {
 	if err == nil {
 		return "unknown cause"
 	}
+	//nolint:errorlint // err itself, not one that it wraps: each is described in its turn
 	if own, ok := err.(*failure); ok {
 		return own.doing + ": " + describe(own.err)
 	}

@@ -2,6 +2,7 @@ package codec
 
 import (
 	"bytes"
+	"math"
 	"testing"
 
 	"google.golang.org/protobuf/proto"
@@ -58,7 +59,7 @@ func FuzzDecode(f *testing.F) {
 
 func FuzzRoundTrip(f *testing.F) {
 	f.Add("Zoë", 7, []byte{1}, 0.5, uint64(1)<<63, "k", "v")
-	f.Add("", -1, []byte(nil), -0.0, uint64(0), "", "\u2028<")
+	f.Add("", -1, []byte(nil), math.Copysign(0, -1), uint64(0), "", "\u2028<")
 	f.Fuzz(func(t *testing.T, name string, age int, raw []byte, balance float64, big uint64, k, v string) {
 		want := user{Name: name, Age: age, Raw: raw, Balance: balance, Big: big, Labels: map[string]string{k: v}}
 		got, err := Msgpack[user]().Decode(encode(t, Msgpack[user](), want))

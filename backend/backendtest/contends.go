@@ -3,7 +3,6 @@ package backendtest
 import (
 	"context"
 	"errors"
-	"fmt"
 	"math/rand/v2"
 	"slices"
 	"sync/atomic"
@@ -22,7 +21,7 @@ func (e *env) contend(s backend.Store, name string, o backend.ContendOptions) ba
 	c, err := s.Contend(e.ctx, name, o)
 	e.noErr(err, "Contend(%q, %+v)", name, o)
 	e.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		ctx, cancel := context.WithTimeout(context.Background(), e.patience)
 		defer cancel()
 		if err := c.Release(ctx); err != nil && !errors.Is(err, backend.ErrClosed) {
 			e.Errorf("Release of %q: %v", name, err)
@@ -34,7 +33,7 @@ func (e *env) contend(s backend.Store, name string, o backend.ContendOptions) ba
 // admitted waits until c holds, and returns its token.
 func (e *env) admitted(c backend.Contender) uint64 {
 	e.Helper()
-	ctx, cancel := context.WithTimeoutCause(e.ctx, patience, errors.New("not admitted"))
+	ctx, cancel := context.WithTimeoutCause(e.ctx, e.patience, errors.New("not admitted"))
 	defer cancel()
 	e.noErr(c.Wait(ctx), "Wait")
 	if c.Token() == 0 {
@@ -94,7 +93,6 @@ func (e *env) tries(s backend.Store, name string) error {
 }
 
 func contendCases() []testCase {
-	shared, two := backend.ContendOptions{Shared: true}, backend.ContendOptions{Slots: 2}
 	return []testCase{
 		{
 			name: "R30/a lock that nobody holds is had at once",
@@ -168,7 +166,7 @@ func contendCases() []testCase {
 				select {
 				case err := <-got:
 					e.noErr(err, "Wait")
-				case <-time.After(patience):
+				case <-time.After(e.patience):
 					e.Fatal("the release woke nobody")
 				}
 				e.fenced(e.s, b, "b")
@@ -283,172 +281,6 @@ func contendCases() []testCase {
 			},
 		},
 		{
-			name: "R31/Release can be repeated, and after it the place is gone",
-			why:  "a second Unlock panics in a predecessor on Consul, and hangs on Redis",
-			run: func(e *env) {
-				c := e.contend(e.s, "l", backend.ContendOptions{})
-				e.admitted(c)
-				e.together(4, func(int) {
-					if err := c.Release(e.ctx); err != nil {
-						e.Errorf("Release: %v", err)
-					}
-				})
-				e.wantErr(c.Renew(e.ctx), "Renew", backend.ErrLockLost)
-				e.wantErr(c.Set(e.ctx, nil), "Set", backend.ErrLockLost)
-				e.wantErr(c.Wait(e.ctx), "Wait", backend.ErrLockLost)
-				next := e.contend(e.open(), "l", backend.ContendOptions{})
-				e.admitted(next)
-				e.release(c) // somebody else holds now
-				e.fenced(e.s, next, "v")
-			},
-		},
-		{
-			name: "R32/Release does its work with a context that has ended",
-			why:  "or a deferred Unlock leaves the lock behind at every shutdown",
-			run: func(e *env) {
-				a, b := e.contend(e.s, "l", backend.ContendOptions{}), e.contend(e.open(), "l", backend.ContendOptions{})
-				e.admitted(a)
-				ctx, cancel := context.WithCancel(e.ctx)
-				cancel()
-				if err := a.Release(ctx); err != nil {
-					e.wantErr(err, "Release", context.Canceled)
-				}
-				ctx, cancel = context.WithTimeoutCause(e.ctx, 2*time.Second+lag, errors.New("the lock was not released"))
-				defer cancel()
-				e.noErr(b.Wait(ctx), "Wait")
-			},
-		},
-		{
-			name: "R31/tokens grow for a name, also after its queue was empty",
-			why:  "Consul's LockIndex starts over when the key goes, so it is no fence",
-			run: func(e *env) {
-				stores := []backend.Store{e.s, e.open()}
-				var last uint64
-				for i := range 12 {
-					c := e.contend(stores[i%2], "l", backend.ContendOptions{Try: i%3 == 0, Shared: i%4 == 3})
-					token := e.admitted(c)
-					if token <= last {
-						e.Fatalf("holder %d has token %d after %d", i, token, last)
-					}
-					if last = token; i%2 == 0 {
-						e.put(e.s, fmt.Sprintf("k%d", i), "v")
-					} else if _, err := e.s.DeletePrefix(e.ctx, ""); err != nil {
-						e.Errorf("DeletePrefix: %v", err)
-					}
-					e.release(c)
-				}
-			},
-		},
-		{
-			name:  "R31,R42/DurableFence: tokens grow across a restart",
-			why:   "unset: they may start over, which is what unset says",
-			needs: reopen,
-			run: func(e *env) {
-				var last uint64
-				for range 3 {
-					c := e.contend(e.s, "l", backend.ContendOptions{})
-					token := e.admitted(c)
-					if e.caps.DurableFence && token <= last {
-						e.Fatalf("token %d after %d", token, last)
-					}
-					last = token
-					e.release(c)
-					e.reopen()
-				}
-			},
-		},
-		{
-			name: "R31/a check made by one store is good in another's transaction",
-			why:  "who holds the lock and who writes may be two clients of one process",
-			run: func(e *env) {
-				a := e.contend(e.s, "l", backend.ContendOptions{})
-				e.admitted(a)
-				other := e.open()
-				if check := a.Check(); check.If != backend.LockHeld || check.Key != "l" {
-					e.Errorf("the check is %+v, want LockHeld of \"l\"", check)
-				}
-				e.fenced(other, a, "1")
-				b := e.contend(e.s, "m", backend.ContendOptions{})
-				e.admitted(b)
-				res, err := other.Commit(e.ctx, backend.Txn{
-					Checks: []backend.Check{a.Check(), b.Check(), {If: backend.Present, Key: "fenced"}},
-					Writes: []backend.Write{{Key: "fenced", Value: []byte("2")}},
-				})
-				e.noErr(err, "Commit under two locks")
-				e.release(a)
-				e.refused(other, a)
-				_, err = other.Commit(e.ctx, backend.Txn{Checks: []backend.Check{a.Check()}})
-				e.wantErr(err, "Commit of nothing but a lost lock's check", backend.ErrLockLost)
-				if got := e.holds(e.s, "fenced", "2").Revision; got != res.Revision {
-					e.Errorf("the refused writes moved the revision from %d to %d", res.Revision, got)
-				}
-				again := e.contend(e.s, "l", backend.ContendOptions{}) // the same name, held again
-				e.admitted(again)
-				e.refused(other, a)
-				e.fenced(other, again, "3")
-			},
-		},
-		{
-			name: "R33/shared contenders hold together, and no exclusive one beside them",
-			run: func(e *env) {
-				other := e.open()
-				r1, r2 := e.contend(e.s, "l", shared), e.contend(other, "l", shared)
-				e.admitted(r1)
-				e.admitted(r2)
-				e.wantErr(e.tries(other, "l"), "Try beside shared holders", backend.ErrLocked)
-				w := e.contend(other, "l", backend.ContendOptions{})
-				e.waits(w)
-				var r3 backend.Contender
-				if e.caps.FairLock {
-					r3 = e.contend(e.s, "l", shared)
-					e.waits(r3) // behind the one that waits, or writers would starve
-				}
-				e.release(r1)
-				e.waits(w)
-				e.release(r2)
-				e.admitted(w)
-				if r3 != nil {
-					e.waits(r3)
-				}
-				e.release(w)
-				if r3 != nil {
-					e.admitted(r3)
-					e.noErr(func() error {
-						c, err := other.Contend(e.ctx, "l", backend.ContendOptions{Shared: true, Try: true, Lease: time.Minute})
-						if err == nil {
-							e.release(c)
-						}
-						return err
-					}(), "Try for a share beside a share")
-				}
-			},
-		},
-		{
-			name: "R33/as many hold together as there are slots",
-			run: func(e *env) {
-				stores := []backend.Store{e.s, e.open()}
-				var all []backend.Contender
-				for i := range 4 {
-					all = append(all, e.contend(stores[i%2], "l", two))
-				}
-				if !e.caps.FairLock {
-					return
-				}
-				e.admitted(all[0])
-				e.admitted(all[1])
-				e.waits(all[2])
-				_, err := e.s.Contend(e.ctx, "l", backend.ContendOptions{Slots: 2, Try: true, Lease: time.Minute})
-				e.wantErr(err, "Try without a free slot", backend.ErrLocked)
-				e.release(all[0])
-				e.admitted(all[2])
-				e.waits(all[3])
-				e.release(all[2])
-				e.admitted(all[3])
-				e.release(all[1])
-				e.fenced(e.s, all[3], "v")
-			},
-		},
-		{
 			name: "R30/two contenders of one store exclude each other",
 			why:  "two mutexes on one etcd session both acquire",
 			run: func(e *env) {
@@ -491,125 +323,14 @@ func contendCases() []testCase {
 			},
 		},
 		{
-			name: "R2,R30/every canonical key is the name of a lock of its own",
+			name: "R34,R42/CrossProcessLock: clients that share nothing but the server exclude each other",
+			why:  "unset: they share a process too, and exclude each other there",
 			run: func(e *env) {
-				for _, name := range nastyKeys() {
-					c := e.contend(e.s, name, backend.ContendOptions{Try: true}) // none of those before is in its way
-					if got := c.Check().Key; got != name {
-						e.Errorf("the check of %q is of %q", name, got)
-					}
-				}
-				for _, name := range nastyKeys() {
-					e.wantErr(e.tries(e.s, name), fmt.Sprintf("Try of %q, which is held", name), backend.ErrLocked)
-				}
-			},
-		},
-		{
-			name: "R6/what stands behind locks, leases and expiries is not among the keys",
-			run: func(e *env) {
-				st := e.watch(e.s, "", backend.WatchOptions{Snapshot: true})
-				st.want(backend.Synced, "", "")
-				held := e.contend(e.s, "l", backend.ContendOptions{Value: []byte("me")})
-				e.admitted(held)
-				waiting := e.contend(e.open(), "l", backend.ContendOptions{})
-				lease := e.register(e.s, "leased", "v", backend.RegisterOptions{TTL: time.Minute})
-				e.putWith(e.s, "expiring", "v", backend.PutOptions{TTL: time.Hour})
-				e.fenced(e.s, held, "v")
-				e.lists(e.s, "", backend.ListOptions{}, "expiring", "fenced", "leased")
-				e.lists(e.s, "", backend.ListOptions{Children: true}, "expiring", "fenced", "leased")
-				e.lists(e.s, "l", backend.ListOptions{})
-				st.want(backend.Created, "leased", "v")
-				st.want(backend.Created, "expiring", "v")
-				st.want(backend.Created, "fenced", "v")
-
-				n, err := e.s.DeletePrefix(e.ctx, "")
-				if err != nil || n != 3 {
-					e.Errorf("DeletePrefix = %d, %v, want 3", n, err)
-				}
-				got := map[string]bool{}
+				var queue []backend.Contender
 				for range 3 {
-					ev := st.next()
-					got[ev.Key] = ev.Kind == backend.Deleted
+					queue = append(queue, e.contend(e.open(), "l", backend.ContendOptions{}))
 				}
-				if !got["leased"] || !got["expiring"] || !got["fenced"] {
-					e.Errorf("deleted: %v", got)
-				}
-				e.lost(lease)
-				e.noErr(held.Renew(e.ctx), "Renew of the lock after DeletePrefix")
-				e.fenced(e.s, held, "again")
-				e.waits(waiting)
-				st.want(backend.Created, "fenced", "again")
-				st.quiet()
-			},
-		},
-		{
-			name: "R33/Holders tells who holds, and every change",
-			run: func(e *env) {
-				hs := e.holders(e.open(), "l")
-				hs.want("", false)
-				a := e.contend(e.s, "l", backend.ContendOptions{Value: []byte("a")})
-				token := e.admitted(a)
-				if got := hs.want("a", true); got != token {
-					e.Errorf("Holders tells token %d, the holder has %d", got, token)
-				}
-				b := e.contend(e.s, "l", backend.ContendOptions{Value: []byte("b")})
-				e.noErr(b.Set(e.ctx, []byte("b2")), "Set of one that waits")
-				e.noErr(a.Set(e.ctx, []byte("a2")), "Set")
-				if got := hs.want("a2", true); got != token {
-					e.Errorf("Set moved the token from %d to %d", token, got)
-				}
-				late := e.holders(e.s, "l")
-				late.want("a2", true)
-				e.release(a)
-				next := e.admitted(b)
-				for _, h := range []*holderStream{hs, late} {
-					if got := h.want("b2", true); got != next || got <= token {
-						e.Errorf("Holders tells token %d, the holder has %d, after %d", got, next, token)
-					}
-				}
-				e.release(b)
-				hs.want("", false)
-				late.want("", false)
-				hs.ends()
-				late.ends()
-			},
-		},
-		{
-			name:  "R32/a place that is not renewed goes in time, and who held it is told",
-			timed: true,
-			run: func(e *env) {
-				other := e.open()
-				var a backend.Contender
-				sp := e.timed(func() error {
-					a = e.contend(e.s, "l", backend.ContendOptions{Lease: e.ttl(), Value: []byte("a")})
-					return nil
-				})
-				token := e.admitted(a)
-				if a.Lease() < max(e.ttl(), e.caps.MinLease) {
-					e.Errorf("asked for %v, MinLease is %v, got %v", e.ttl(), e.caps.MinLease, a.Lease())
-				}
-				hs := e.holders(other, "l")
-				hs.want("a", true)
-				b := e.contend(other, "l", backend.ContendOptions{Value: []byte("b")})
-				ctx, cancel := context.WithDeadline(e.ctx, sp.done.Add(a.Lease()+e.caps.TTLSlack+lag))
-				defer cancel()
-				e.noErr(b.Wait(ctx), "Wait for a lock whose holder died")
-				if early := sp.sent.Add(a.Lease()).Sub(time.Now()); early > granularity {
-					e.Errorf("the lock was taken %v before the lease ended", early)
-				}
-				if b.Token() <= token {
-					e.Errorf("token %d after %d", b.Token(), token)
-				}
-				e.refused(e.s, a)
-				e.fenced(e.s, b, "b")
-				hs.want("b", true)
-				e.soon("telling the former holder", func() { <-a.Lost() })
-				e.wantErr(a.Renew(e.ctx), "Renew", backend.ErrLockLost)
-				e.wantErr(a.Set(e.ctx, nil), "Set", backend.ErrLockLost)
-				e.wantErr(a.Wait(e.ctx), "Wait", backend.ErrLockLost)
-				e.noErr(a.Release(e.ctx), "Release of a lost lock")
-				e.noErr(b.Renew(e.ctx), "Renew of the new holder after the old one's Release")
-				hs.ends()
+				e.oneByOne(queue)
 			},
 		},
 		{
@@ -663,7 +384,7 @@ func (e *env) oneByOne(queue []backend.Contender) {
 	e.Helper()
 	var inside atomic.Int32
 	e.together(len(queue), func(i int) {
-		ctx, cancel := context.WithTimeout(e.ctx, patience)
+		ctx, cancel := context.WithTimeout(e.ctx, e.patience)
 		defer cancel()
 		if err := queue[i].Wait(ctx); err != nil {
 			e.Errorf("Wait: %v", err)
@@ -678,67 +399,4 @@ func (e *env) oneByOne(queue []backend.Contender) {
 			e.Errorf("Release: %v", err)
 		}
 	})
-}
-
-// holderStream is a running Holders.
-type holderStream struct {
-	e      *env
-	next   chan backend.Holder
-	ended  chan error
-	cancel context.CancelFunc
-}
-
-func (e *env) holders(s backend.Store, name string) *holderStream {
-	ctx, cancel := context.WithCancel(e.ctx)
-	h := &holderStream{e: e, next: make(chan backend.Holder), ended: make(chan error, 1), cancel: cancel}
-	e.Cleanup(cancel)
-	go func() {
-		for holder, err := range s.Holders(ctx, name) {
-			if err != nil {
-				h.ended <- err
-				return
-			}
-			select {
-			case h.next <- holder:
-			case <-ctx.Done():
-			}
-		}
-		h.ended <- nil
-	}()
-	return h
-}
-
-// want demands the next holder and returns its token. While one head follows
-// another nobody may hold for a moment, so that is passed over.
-func (h *holderStream) want(value string, held bool) uint64 {
-	h.e.Helper()
-	timeout := time.After(patience)
-	for {
-		select {
-		case got := <-h.next:
-			if held && got.Token == 0 {
-				continue
-			}
-			if string(got.Value) != value || held != (got.Token != 0) {
-				h.e.Fatalf("Holders yields %q with token %d, want %q (held: %v)", got.Value, got.Token, value, held)
-			}
-			return got.Token
-		case err := <-h.ended:
-			h.e.Fatalf("Holders ended: %v", err)
-		case <-timeout:
-			h.e.Fatalf("Holders does not tell of %q (held: %v)", value, held)
-		}
-	}
-}
-
-// ends demands that the end of its context ends the sequence without an error.
-func (h *holderStream) ends() {
-	h.e.Helper()
-	h.cancel()
-	select {
-	case err := <-h.ended:
-		h.e.noErr(err, "Holders whose context ended")
-	case <-time.After(patience):
-		h.e.Fatal("Holders goes on after its context ended")
-	}
 }

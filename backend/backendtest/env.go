@@ -1,6 +1,7 @@
 package backendtest
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -14,9 +15,9 @@ import (
 	"github.com/polykv/kv/backend"
 )
 
-// patience is how long a case waits for what has to happen. It is reached only
-// by a failure, and is generous because the machine may be busy.
-const patience = 20 * time.Second
+// defaultPatience is reached only by a failure, and is generous because the
+// machine may be busy.
+const defaultPatience = 20 * time.Second
 
 // never is how long a case waits to see that something does not happen, where
 // no event marks that it could have. A defect that takes longer to show slips
@@ -31,13 +32,15 @@ type env struct {
 	root string
 	s    backend.Store // the first store on root
 	caps backend.Capabilities
+
+	patience time.Duration // how long to wait for what has to happen
 }
 
 func newEnv(t *testing.T, h Harness, c testCase) *env {
 	t.Helper()
 	ctx, cancel := context.WithTimeoutCause(t.Context(), 5*time.Minute, errors.New("the case hangs"))
 	t.Cleanup(cancel)
-	e := &env{T: t, h: h, ctx: ctx, root: "conformance-" + rand.Text()[:10]}
+	e := &env{T: t, h: h, ctx: ctx, root: "conformance-" + rand.Text()[:10], patience: cmp.Or(h.patience, defaultPatience)}
 	t.Cleanup(func() {
 		if t.Failed() && c.why != "" {
 			t.Log("why: " + c.why)
@@ -45,7 +48,7 @@ func newEnv(t *testing.T, h Harness, c testCase) *env {
 	})
 	e.s = h.Open(t, e.root)
 	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		ctx, cancel := context.WithTimeout(context.Background(), e.patience)
 		defer cancel()
 		if _, err := e.s.DeletePrefix(ctx, ""); err != nil && !errors.Is(err, backend.ErrClosed) {
 			t.Errorf("emptying the root: %v", err)
@@ -194,7 +197,7 @@ func (e *env) fill(s backend.Store, keys []string, value func(key string) string
 // eventually waits until cond holds.
 func (e *env) eventually(what string, cond func() bool) {
 	e.Helper()
-	e.within(patience, what, cond)
+	e.within(e.patience, what, cond)
 }
 
 func (e *env) within(d time.Duration, what string, cond func() bool) {

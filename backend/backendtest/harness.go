@@ -5,6 +5,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"go.uber.org/goleak"
 
@@ -49,6 +50,8 @@ type Harness struct {
 	// Leaks are more options for goleak, for goroutines that a native client
 	// shared between cases keeps on purpose.
 	Leaks []goleak.Option
+
+	patience time.Duration // shorter in tests of the suite itself
 }
 
 // Foreign is a store's keys as another program sees them. Keys are canonical:
@@ -65,7 +68,7 @@ type Foreign interface {
 type ForeignNames interface {
 	// PutName writes under root and name, joined by one slash and otherwise
 	// verbatim. It returns errors.ErrUnsupported for a name that the store
-	// itself does not take.
+	// does not take, or that its protocol would make another name of.
 	PutName(ctx context.Context, name string, value []byte) error
 }
 
@@ -117,9 +120,9 @@ type testCase struct {
 func cases() []testCase {
 	var all []testCase
 	for _, part := range [][]testCase{
-		keyCases(), valueCases(), revisionCases(), conditionCases(), readCases(), listCases(),
-		watchCases(), streamCases(), resumeCases(), foreignCases(), txnCases(), ttlCases(), leaseCases(), contendCases(),
-		contextCases(), lifeCases(),
+		keyCases(), valueCases(), revisionCases(), conditionCases(), raceCases(), readCases(), listCases(), iterationCases(),
+		watchCases(), eventCases(), streamCases(), resumeCases(), foreignCases(), txnCases(), ttlCases(), expiryCases(),
+		leaseCases(), contendCases(), fenceCases(), holderCases(), contextCases(), lifeCases(),
 	} {
 		all = append(all, part...)
 	}

@@ -16,7 +16,7 @@ func (e *env) register(s backend.Store, key, value string, o backend.RegisterOpt
 	l, err := s.Register(e.ctx, key, []byte(value), o)
 	e.noErr(err, "Register(%q, %+v)", key, o)
 	e.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		ctx, cancel := context.WithTimeout(context.Background(), e.patience)
 		defer cancel()
 		if err := l.Release(ctx); err != nil && !errors.Is(err, backend.ErrClosed) {
 			e.Errorf("Release of %q: %v", key, err)

@@ -171,7 +171,7 @@ func lifeCases() []testCase {
 				e.noErr(err, "Watch")
 				e.put(s, "k", "v")
 				e.noErr(s.Close(), "Close")
-				_, err = w.Next(e.ctx)
+				_, err = e.nextOf(w)
 				e.wantErr(err, "Next of the closed store's watch", backend.ErrClosed)
 				st.want(backend.Created, "k", "v")
 				e.put(e.s, "k", "2")

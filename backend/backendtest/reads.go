@@ -192,7 +192,7 @@ func readCases() []testCase {
 				select {
 				case err := <-got:
 					e.noErr(err, "Get")
-				case <-time.After(patience):
+				case <-time.After(e.patience):
 					e.Fatal("Get does not return although the revision is reached")
 				}
 			},

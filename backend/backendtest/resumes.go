@@ -32,7 +32,7 @@ func resumeCases() []testCase {
 					w, err := next.Watch(e.ctx, "d", backend.WatchOptions{Resume: from.Token, Prev: true})
 					e.noErr(err, "Watch from the token of event %d", i)
 					for _, want := range events[i+1:] {
-						got, err := w.Next(e.ctx)
+						got, err := e.nextOf(w)
 						e.noErr(err, "Next")
 						if got.Kind != want.Kind || !sameEntry(got.Entry, want.Entry) {
 							e.Fatalf("resumed after event %d: got %v %q at %d, want %v %q at %d", i, got.Kind, got.Key, got.Revision, want.Kind, want.Key, want.Revision)
@@ -58,7 +58,7 @@ func resumeCases() []testCase {
 					w, err := e.s.Watch(e.ctx, "", backend.WatchOptions{Resume: from.Token})
 					e.noErr(err, "Watch")
 					for _, want := range events[i+1:] {
-						got, err := w.Next(e.ctx)
+						got, err := e.nextOf(w)
 						e.noErr(err, "Next")
 						if !sameEntry(got.Entry, want.Entry) {
 							e.Fatalf("resumed after event %d, %q: got %q, want %q", i, from.Key, got.Key, want.Key)
@@ -96,7 +96,7 @@ func resumeCases() []testCase {
 					again.v = &Validator{Prefix: "d", Caps: e.caps}
 					again.v.Begin(backend.Entry{Key: "d/a", Value: []byte("1"), Revision: 1})
 					for _, v := range want {
-						ev, err := again.w.Next(e.ctx)
+						ev, err := e.nextOf(again.w)
 						e.noErr(err, "Next")
 						if string(ev.Value) != v {
 							e.Fatalf("resumed: got %v of %q with %q, want %q", ev.Kind, ev.Key, ev.Value, v)
@@ -150,7 +150,7 @@ func resumeCases() []testCase {
 					if err == nil {
 						// A store may find out only from the server; then the
 						// stream must end so before it tells anything.
-						_, err = w.Next(e.ctx)
+						_, err = e.nextOf(w)
 						e.noErr(w.Close(), "Close")
 					}
 					for _, sentinel := range want {
@@ -198,7 +198,7 @@ func resumeCases() []testCase {
 				var values []string
 				for err == nil && len(values) < 2 {
 					var ev backend.Event
-					if ev, err = w.Next(e.ctx); err == nil {
+					if ev, err = e.nextOf(w); err == nil {
 						values = append(values, string(ev.Value))
 					}
 				}
@@ -234,7 +234,7 @@ func restOf(e *env, w backend.Watch) []backend.Event {
 	e.noErr(w.Sync(e.ctx), "Sync")
 	var events []backend.Event
 	for {
-		ev, err := w.Next(e.ctx)
+		ev, err := e.nextOf(w)
 		e.noErr(err, "Next")
 		if ev.Kind == backend.Progress {
 			return events

@@ -163,7 +163,7 @@ func (e *env) reopen() {
 		e.s = e.openAt(e.root)
 	}
 	var err error
-	for end := time.Now().Add(patience); time.Now().Before(end); {
+	for end := time.Now().Add(e.patience); time.Now().Before(end); {
 		if err = e.s.Ping(e.ctx); err == nil {
 			return
 		}

@@ -37,12 +37,17 @@ func (e *env) watch(s backend.Store, prefix string, o backend.WatchOptions, befo
 	return &stream{e: e, v: v, w: w}
 }
 
+// nextOf is w.Next, but does not wait for ever.
+func (e *env) nextOf(w backend.Watch) (backend.Event, error) {
+	ctx, cancel := context.WithTimeoutCause(e.ctx, e.patience, errors.New("no event came"))
+	defer cancel()
+	return w.Next(ctx)
+}
+
 // read takes the next event and validates it.
 func (st *stream) read() backend.Event {
 	st.e.Helper()
-	ctx, cancel := context.WithTimeoutCause(st.e.ctx, patience, errors.New("no event came"))
-	defer cancel()
-	ev, err := st.w.Next(ctx)
+	ev, err := st.e.nextOf(st.w)
 	st.e.noErr(err, "Next of the watch of %q", st.v.Prefix)
 	if err := st.v.Observe(ev); err != nil {
 		st.e.Fatalf("watch of %q: %v", st.v.Prefix, err)
@@ -271,7 +276,7 @@ func (e *env) soon(what string, f func()) {
 	}()
 	select {
 	case <-done:
-	case <-time.After(patience):
+	case <-time.After(e.patience):
 		e.Fatalf("%s hangs", what)
 	}
 }

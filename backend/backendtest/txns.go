@@ -269,7 +269,7 @@ func txnCases() []testCase {
 			name: "R27/of transactions that check the same revisions exactly one wins",
 			run: func(e *env) {
 				stores := []backend.Store{e.s, e.open()}
-				for range 20 {
+				for range e.rounds(20) {
 					a, b := e.put(e.s, "a", "same"), e.put(e.s, "b", "same")
 					checks := []backend.Check{{If: backend.AtRevision, Key: "a", Revision: a.Revision}, {If: backend.AtRevision, Key: "b", Revision: b.Revision}}
 					e.oneWins(4, backend.ErrConflict, func(i int) (backend.Revision, error) {
@@ -288,7 +288,7 @@ func txnCases() []testCase {
 			why:  "write skew: two doctors go off call, each because the other one is on",
 			run: func(e *env) {
 				stores := []backend.Store{e.s, e.open()}
-				for range 20 {
+				for range e.rounds(20) {
 					revs := map[string]backend.Revision{"a": e.put(e.s, "a", "on").Revision, "b": e.put(e.s, "b", "on").Revision}
 					pair := []string{"a", "b"}
 					e.oneWins(2, backend.ErrConflict, func(i int) (backend.Revision, error) {
@@ -306,7 +306,7 @@ func txnCases() []testCase {
 			name: "R27/a transaction and a single write race for one revision",
 			run: func(e *env) {
 				stores := []backend.Store{e.s, e.open()}
-				for range 20 {
+				for range e.rounds(20) {
 					rev := e.put(e.s, "k", "same").Revision
 					e.oneWins(4, backend.ErrConflict, func(i int) (backend.Revision, error) {
 						if i%2 == 0 {

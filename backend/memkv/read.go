@@ -73,16 +73,16 @@ func (it item) entry(keyOnly bool) backend.Entry {
 }
 
 // snapshot is the tree as it is now, without what has expired.
-func (s *Store) snapshot(ctx context.Context) (*btree.BTreeG[item], error) {
+func (s *Store) snapshot(ctx context.Context) (*btree.BTreeG[item], backend.Revision, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err := s.usable(ctx); err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	if err := s.run(func(*embedded.Step) error { return nil }); err != nil {
-		return nil, err
+		return nil, 0, err
 	}
-	return s.items.Clone(), nil
+	return s.items.Clone(), s.revision, nil
 }
 
 // List implements backend.Store.
@@ -92,10 +92,13 @@ func (s *Store) List(ctx context.Context, prefix string, o backend.ListOptions) 
 			yield(backend.Entry{}, err)
 			return
 		}
-		items, err := s.snapshot(ctx)
+		items, at, err := s.snapshot(ctx)
 		if err != nil {
 			yield(backend.Entry{}, err)
 			return
+		}
+		if o.At != nil {
+			*o.At = at
 		}
 		n := 0
 		walk(items, embedded.RangeOf(prefix, o), func(name string, it item) bool {

@@ -1,4 +1,198 @@
-// Command kv reads, writes and watches keys in any of the stores.
+// Command kv reads, writes and watches keys in etcd, Consul, ZooKeeper, Redis
+// or a bbolt file.
+//
+//	export KV_URL=etcd://127.0.0.1:2379/shop
+//	kv put greeting hello
+//	kv get greeting
+//	kv ls
+//	kv watch orders
+//
+// "kv help" lists the commands, the options and the exit status.
 package main
 
-func main() {}
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/polykv/kv"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	a := app{
+		drivers: drivers,
+		env:     os.Getenv,
+		stdin:   os.Stdin,
+		stdout:  os.Stdout,
+		stderr:  os.Stderr,
+	}
+	code := a.run(ctx, os.Args[1:])
+	stop()
+	os.Exit(code)
+}
+
+// app is the command with what it touches of the outside.
+type app struct {
+	drivers func(*tls.Config) kv.Drivers
+	env     func(string) string
+	stdin   io.Reader
+	stdout  io.Writer
+	stderr  io.Writer
+
+	url     string
+	prefix  string
+	timeout time.Duration
+	tls     security
+}
+
+// command is one of the commands. Its flags are read by run.
+type command struct {
+	name, args, about string
+	long              bool // has no time limit
+	min, max          int  // arguments
+	flags             func(*flag.FlagSet) func(context.Context, *app, *kv.Store, []string) error
+}
+
+const usage = `usage: kv [OPTION…] COMMAND [OPTION…] [ARG…]
+
+options, and the variables that they can stand in:
+  -url URL      KV_URL         the store; the variable keeps a password out of the list of processes
+  -prefix P     KV_PREFIX      keep to what lies below P
+  -timeout D                   how long a command may take, watch and lock excepted; 10s unless given, 0 is no limit
+  -cacert FILE  KV_TLS_CACERT  use TLS, and trust the certificates in FILE
+  -cert FILE    KV_TLS_CERT    use TLS, and show this certificate
+  -key FILE     KV_TLS_KEY     its key
+
+stores:
+  etcd://host:2379,host:2379/root    consul://host:8500/root    zookeeper://host:2181,host:2181/root
+  redis://:password@host:6379/root   bolt:///path/to/file.db
+
+commands:
+`
+
+const statuses = `
+exit status: 0 done, 1 another error, 2 wrong usage, an invalid key or a value too large, 3 no such key,
+4 the key exists, is not at the revision given, or is locked, 5 the store does not answer, 6 the outcome of a write is
+unknown, 7 permission denied, 8 the lock was lost, 130 interrupted; kv lock: that of COMMAND
+`
+
+// run runs one command line and returns the exit status.
+func (a *app) run(ctx context.Context, args []string) int {
+	err := a.try(ctx, args)
+	var child childStatus
+	switch {
+	case err == nil, errors.Is(err, flag.ErrHelp):
+		return exitOK
+	case errors.As(err, new(usageError)):
+		fmt.Fprintf(a.stderr, "kv: %v (kv help tells more)\n", err)
+		return exitUsage
+	case errors.As(err, &child):
+		return int(child)
+	case ctx.Err() != nil && errors.Is(err, context.Canceled) && !errors.Is(err, kv.ErrUncertain):
+		return exitInterrupted // by the user, who knows
+	}
+	fmt.Fprintln(a.stderr, message(err))
+	return status(err)
+}
+
+type usageError string
+
+func (e usageError) Error() string { return string(e) }
+
+func (a *app) try(ctx context.Context, args []string) error {
+	top := flag.NewFlagSet("kv", flag.ContinueOnError)
+	top.SetOutput(io.Discard)
+	top.StringVar(&a.url, "url", a.env("KV_URL"), "")
+	top.StringVar(&a.prefix, "prefix", a.env("KV_PREFIX"), "")
+	top.StringVar(&a.tls.ca, "cacert", a.env("KV_TLS_CACERT"), "")
+	top.StringVar(&a.tls.cert, "cert", a.env("KV_TLS_CERT"), "")
+	top.StringVar(&a.tls.key, "key", a.env("KV_TLS_KEY"), "")
+	top.DurationVar(&a.timeout, "timeout", 10*time.Second, "")
+	if err := top.Parse(args); err != nil {
+		if errors.Is(err, flag.ErrHelp) {
+			a.help(a.stdout)
+			return err
+		}
+		return usageError(err.Error())
+	}
+	if top.NArg() == 0 {
+		return usageError("no command")
+	}
+	name, rest := top.Arg(0), top.Args()[1:]
+	if name == "help" {
+		a.help(a.stdout)
+		return nil
+	}
+	for _, c := range commands {
+		if c.name == name {
+			return a.command(ctx, c, rest)
+		}
+	}
+	return usageError(fmt.Sprintf("unknown command %q", name))
+}
+
+func (a *app) command(ctx context.Context, c command, args []string) error {
+	fs := flag.NewFlagSet(c.name, flag.ContinueOnError)
+	fs.SetOutput(io.Discard)
+	do := c.flags(fs)
+	if err := fs.Parse(args); err != nil {
+		if errors.Is(err, flag.ErrHelp) {
+			c.help(a.stdout)
+			return err
+		}
+		return usageError(c.name + ": " + err.Error())
+	}
+	if n := fs.NArg(); n < c.min || n > c.max {
+		return usageError(fmt.Sprintf("%s: want %s", c.name, c.args))
+	}
+	if a.url == "" {
+		return usageError("no store: give -url or set KV_URL")
+	}
+	if !c.long && a.timeout > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, a.timeout)
+		defer cancel()
+	}
+	conf, err := a.tls.config()
+	if err != nil {
+		return err
+	}
+	s, err := a.drivers(conf).Open(ctx, a.url, kv.Prefix(a.prefix))
+	if err != nil {
+		return err
+	}
+	err = do(ctx, a, s, fs.Args())
+	if e := s.Close(); err == nil {
+		err = e
+	}
+	return err
+}
+
+func (a *app) help(w io.Writer) {
+	fmt.Fprint(w, usage)
+	for _, c := range commands {
+		c.help(w)
+	}
+	fmt.Fprint(w, statuses)
+}
+
+func (c command) help(w io.Writer) {
+	fmt.Fprintf(w, "  kv %s %s\n        %s\n", c.name, c.args, c.about)
+	fs := flag.NewFlagSet(c.name, flag.ContinueOnError)
+	c.flags(fs)
+	fs.VisitAll(func(f *flag.Flag) {
+		kind, about := flag.UnquoteUsage(f)
+		if kind != "" {
+			kind = " " + kind
+		}
+		fmt.Fprintf(w, "        -%s%s: %s\n", f.Name, kind, about)
+	})
+}

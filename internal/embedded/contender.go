@@ -55,6 +55,9 @@ func (c *contender) left() error {
 
 // Wait implements backend.Contender.
 func (c *contender) Wait(ctx context.Context) error {
+	if err := backend.ContextError(ctx); err != nil {
+		return err
+	}
 	select {
 	case <-c.ready:
 	case <-c.lost:

@@ -9,7 +9,8 @@ import (
 // Range says how to walk a sorted keyspace for one List: from Start, as long
 // as Covers holds, and at each key what Place says.
 type Range struct {
-	dir      string // the prefix with its slash; "" for all
+	dir      string // the prefix with its slash, "" for all; or the exact key
+	exact    bool
 	children bool
 	after    string
 }
@@ -36,7 +37,12 @@ func (r Range) Start() string {
 
 // Covers reports whether key, which is not below Start, is in the range. The
 // first key that is not ends the walk.
-func (r Range) Covers(key string) bool { return strings.HasPrefix(key, r.dir) }
+func (r Range) Covers(key string) bool {
+	if r.exact {
+		return key == r.dir
+	}
+	return strings.HasPrefix(key, r.dir)
+}
 
 // Place tells what to list for a key that is covered: the key itself, the
 // directory that it lies in (with its slash), or nothing (""); and where to go
@@ -59,3 +65,6 @@ func (r Range) Place(key string) (name, next string) {
 
 // past is the least string above all that begin with dir, which ends in a slash.
 func past(dir string) string { return dir[:len(dir)-1] + "0" }
+
+// RangeOfKey is the range that has the one key, for a watch of it.
+func RangeOfKey(key string) Range { return Range{dir: key, exact: true} }

@@ -51,7 +51,9 @@ type Change struct {
 	Kind backend.Kind // Created, Updated or Deleted
 	Key  string
 	Record
-	Prev Record // the record before; Revision 0 for Created
+	Prev     Record // the record before; Revision 0 for Created
+	PrevLost bool   // Prev has no value, because nobody kept it
+	Adopted  bool   // another program had made the change before, unnoticed
 }
 
 // Commit is the changes of one revision, in the order in which they were made.

@@ -7,8 +7,9 @@ import (
 )
 
 // Table is the state that a Step changes: one map in memory, or the buckets
-// of one write transaction. An error is one of the medium, never of a
-// condition, and spoils the whole step.
+// of one write transaction. An error of Get refuses the operation. An error of
+// the other methods is one of the medium, and spoils the whole step; only the
+// table knows, since a Step returns its errors as they are.
 type Table interface {
 	// Get returns the record at key, an expired one too.
 	Get(key string) (Record, bool, error)
@@ -29,7 +30,11 @@ type Step struct {
 	Locks   *Locks
 	Now     time.Time
 	Commits []*Commit
-	pins    []*contender
+	// KeepPrev bounds the previous values, in bytes, that the commit of one
+	// RemoveAll holds; 0: no bound.
+	KeepPrev int
+
+	pins []*contender
 }
 
 // Op is a transaction with what Register and leases need besides.
@@ -43,23 +48,13 @@ type Op struct {
 	Lease bool
 }
 
-// Fail is an error of the table. Nothing of the step may be kept.
-type Fail struct{ Err error }
-
-func (f *Fail) Error() string { return f.Err.Error() }
-
-// Unwrap returns the table's error.
-func (f *Fail) Unwrap() error { return f.Err }
-
-func failed(err error) error { return &Fail{Err: err} }
-
 // get returns the live record at key. One that has expired is reaped first, in
 // a commit of its own, so that what follows starts from an absent key and
 // watchers see the delete before the recreation.
 func (s *Step) get(key string) (Record, bool, error) {
 	r, ok, err := s.Table.Get(key)
 	if err != nil {
-		return Record{}, false, failed(err)
+		return Record{}, false, err
 	}
 	if ok && r.Expired(s.Now) {
 		return Record{}, false, s.Reap(key, r)
@@ -71,10 +66,10 @@ func (s *Step) get(key string) (Record, bool, error) {
 func (s *Step) Reap(key string, r Record) error {
 	rev, err := s.Table.NextRevision()
 	if err != nil {
-		return failed(err)
+		return err
 	}
 	if err := s.Table.Remove(key, r); err != nil {
-		return failed(err)
+		return err
 	}
 	s.Commits = append(s.Commits, &Commit{Revision: rev, Changes: []Change{deleted(key, rev, r)}})
 	return nil
@@ -121,14 +116,14 @@ func (s *Step) Apply(op Op) (backend.TxnResult, error) {
 	}
 	rev, err := s.Table.NextRevision()
 	if err != nil {
-		return backend.TxnResult{}, failed(err)
+		return backend.TxnResult{}, err
 	}
 	res.Revision = rev
 	c := &Commit{Revision: rev, Changes: make([]Change, 0, len(op.Writes))}
 	for i, w := range op.Writes {
 		ch, err := s.write(op, w, rev, prevs[i])
 		if err != nil {
-			return backend.TxnResult{}, failed(err)
+			return backend.TxnResult{}, err
 		}
 		if ch.Kind == 0 {
 			continue // a delete of nothing
@@ -209,7 +204,7 @@ func (s *Step) Renew(key string, owner backend.Revision, ttl time.Duration) erro
 	old := r
 	r.Deadline = Deadline(s.Now, ttl)
 	if err := s.Table.Set(key, r, old); err != nil {
-		return failed(err)
+		return err
 	}
 	return nil
 }
@@ -217,29 +212,34 @@ func (s *Step) Renew(key string, owner backend.Revision, ttl time.Duration) erro
 // RemoveAll removes the given keys, all of them present, in one commit.
 // Expired ones go in commits of their own and do not count.
 func (s *Step) RemoveAll(keys []string) (int64, error) {
-	c := &Commit{}
+	c, kept := &Commit{}, 0
 	for _, key := range keys {
 		r, ok, err := s.get(key)
 		if err != nil {
 			return 0, err
 		}
-		if ok {
-			c.Changes = append(c.Changes, deleted(key, 0, r))
+		if !ok {
+			continue
 		}
+		ch := deleted(key, 0, r)
+		if kept += len(r.Value); s.KeepPrev > 0 && kept > s.KeepPrev {
+			ch.Prev.Value, ch.PrevLost = nil, true
+		}
+		c.Changes = append(c.Changes, ch)
 	}
 	if len(c.Changes) == 0 {
 		return 0, nil
 	}
 	rev, err := s.Table.NextRevision()
 	if err != nil {
-		return 0, failed(err)
+		return 0, err
 	}
 	c.Revision = rev
 	for i := range c.Changes {
 		ch := &c.Changes[i]
 		ch.Revision = rev
 		if err := s.Table.Remove(ch.Key, ch.Prev); err != nil {
-			return 0, failed(err)
+			return 0, err
 		}
 	}
 	s.Commits = append(s.Commits, c)

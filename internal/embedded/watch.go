@@ -16,6 +16,9 @@ type Stream struct {
 	Session            <-chan struct{} // whose it is; closed to end it with ErrClosed
 	Store, Epoch, Root string          // bind its tokens
 	Prefix             string          // or, with Key, the key
+	// Known, if not nil, reports whether a token of an epoch other than Epoch
+	// is of this store's past, too.
+	Known func(epoch string, rev backend.Revision) bool
 	backend.WatchOptions
 
 	// From is the revision after which the stream begins. With Snapshot it
@@ -53,6 +56,7 @@ type Watcher struct {
 
 	// Of the goroutine in Next.
 	existing []backend.Entry
+	listed   map[string]backend.Revision // of entries that were adopted while they were listed
 	listing  bool
 	lastKey  string
 	queue    []pending
@@ -137,7 +141,7 @@ func (w *Watcher) resume() error {
 	if err != nil {
 		return err
 	}
-	if p.Epoch != w.s.Epoch {
+	if p.Epoch != w.s.Epoch && (w.s.Known == nil || !w.s.Known(p.Epoch, p.Revision)) {
 		return fmt.Errorf("%w: resume token is of another epoch of the store", backend.ErrHistoryLost)
 	}
 	w.pos = p.Revision
@@ -215,15 +219,15 @@ func (w *Watcher) Next(ctx context.Context) (backend.Event, error) {
 		if w.head < len(w.queue) {
 			return w.pop(), nil
 		}
-		behind, progress := w.take()
+		behind, due, pos := w.take()
 		switch {
 		case behind:
 			if err := w.takeFromLog(ctx); err != nil {
 				return backend.Event{}, err
 			}
 		case len(w.queue) > 0:
-		case progress != 0:
-			return w.mark(backend.Progress, progress), nil
+		case due: // perhaps at revision 0, of a store that nobody wrote to
+			return w.mark(backend.Progress, pos), nil
 		default:
 			select {
 			case <-w.wake:
@@ -256,6 +260,12 @@ func (w *Watcher) nextExisting(ctx context.Context) (backend.Event, bool, error)
 	w.existing[0] = backend.Entry{}
 	w.existing = w.existing[1:]
 	w.lastKey = e.Key
+	if e.Revision > w.s.From {
+		if w.listed == nil {
+			w.listed = map[string]backend.Revision{}
+		}
+		w.listed[e.Key] = e.Revision
+	}
 	return backend.Event{Kind: backend.Existing, Entry: e}, true, nil
 }
 
@@ -282,12 +292,12 @@ func (w *Watcher) position(rev backend.Revision, extra string) backend.Position 
 // take moves what comes next from the ring to the queue. It reports whether
 // the ring has lost it, and otherwise, if there is nothing to deliver and a
 // Progress is due, up to which revision.
-func (w *Watcher) take() (behind bool, progress backend.Revision) {
+func (w *Watcher) take() (behind, due bool, pos backend.Revision) {
 	f := w.feed
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if w.pos < f.floor {
-		return true, 0
+		return true, false, 0
 	}
 	bytes := 0
 	for _, c := range f.ring[f.after(w.pos):] {
@@ -295,16 +305,16 @@ func (w *Watcher) take() (behind bool, progress backend.Revision) {
 		w.pos = c.Revision
 		if len(w.queue) > 0 {
 			if bytes += c.Size(); bytes > chunkBytes || len(w.queue) >= chunkChanges {
-				return false, 0
+				return false, false, 0
 			}
 		}
 	}
 	w.pos = f.last
 	if len(w.queue) == 0 && w.sync {
 		w.sync = false
-		return false, w.pos
+		return false, true, w.pos
 	}
-	return false, 0
+	return false, false, 0
 }
 
 // takeFromLog does the same from the durable history, without the lock.
@@ -336,7 +346,8 @@ func (w *Watcher) takeFromLog(ctx context.Context) error {
 func (w *Watcher) enqueue(c *Commit) {
 	first := len(w.queue)
 	for i := range c.Changes {
-		if c.Revision == w.skip.rev && i < w.skip.index || !w.coversKey(c.Changes[i].Key) {
+		key := c.Changes[i].Key
+		if c.Revision == w.skip.rev && i < w.skip.index || !w.coversKey(key) || c.Revision <= w.listed[key] {
 			continue
 		}
 		w.queue = append(w.queue, pending{&c.Changes[i], w.position(c.Revision, strconv.Itoa(i+1))})
@@ -357,7 +368,7 @@ func (w *Watcher) pop() backend.Event {
 		ev.Entry = backend.Entry{Key: p.change.Key, Revision: p.change.Revision}
 	}
 	ev.Value = clone(ev.Value)
-	if w.s.Prev && p.change.Prev.Revision != 0 {
+	if w.s.Prev && p.change.Prev.Revision != 0 && !p.change.PrevLost {
 		prev := p.change.Prev.Entry(p.change.Key)
 		prev.Value = clone(prev.Value)
 		ev.Prev = &prev

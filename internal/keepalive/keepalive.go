@@ -49,10 +49,18 @@ func Start(l Lease) *Keeper {
 		contexts: map[*context.CancelCauseFunc]struct{}{},
 	}
 	k.mu.Lock()
-	k.deadline = time.AfterFunc(time.Until(l.Renewed.Add(l.TTL)), k.expire)
+	k.deadline = time.AfterFunc(time.Until(k.ends(l.Renewed)), k.expire)
 	k.mu.Unlock()
 	go k.run(ctx)
 	return k
+}
+
+// ends is when a holder whose last renewal was sent then is told of the loss. A
+// sixty-fourth of the TTL stands between that and the time at which the store
+// may let somebody else in, so that on a machine that runs, the one knows
+// before the other has it.
+func (k *Keeper) ends(renewed time.Time) time.Time {
+	return renewed.Add(k.lease.TTL - k.lease.TTL/64)
 }
 
 func (k *Keeper) run(ctx context.Context) {
@@ -79,12 +87,12 @@ func (k *Keeper) run(ctx context.Context) {
 		case <-t.C:
 		}
 		sent := time.Now()
-		err := k.renew(ctx, renewed.Add(k.lease.TTL))
+		err := k.renew(ctx, k.ends(renewed))
 		switch {
 		case err == nil:
 			renewed = sent
 			b.Reset()
-			k.extend(sent.Add(k.lease.TTL))
+			k.extend(k.ends(sent))
 		case errors.Is(err, k.lease.LostErr):
 			k.end(err)
 			return

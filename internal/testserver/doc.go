@@ -17,8 +17,19 @@
 // A test that kills, pauses or restarts takes a server of its own:
 //
 //	s := testserver.Start(t, testserver.Spec{Store: testserver.Redis, Persist: true})
-//	s.Kill(0)                // SIGKILL; the port now refuses connections
-//	s.Restart(t.Context(), 0) // the same port and data; returns once the server answers
+//	s.Kill()               // SIGKILL; the port now refuses connections
+//	s.Restart(t.Context()) // the same port and data; returns once the server answers
+//
+// A Spec also asks for three nodes, for Redis Sentinel and Redis Cluster, for TLS with certificates of clients, and for users with rights, one of whom may do
+// little.
+//
+// A network that fails is a Proxy between the client and the server:
+//
+//	p := testserver.NewProxy(t, s.Addrs()[0])
+//	client := dial(p.Addr())
+//	lost := p.LoseReply(func(request []byte) bool { return bytes.Contains(request, []byte(root+"/key")) })
+//	put(client, root+"/key") // is done by the server, and fails at the client
+//	<-lost
 //
 // Servers run in their default configuration, on free ports of 127.0.0.1, with data in a temporary directory. What
 // differs from the defaults is only what several servers on one machine cannot share (addresses, directories,

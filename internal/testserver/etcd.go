@@ -2,8 +2,11 @@ package testserver
 
 import (
 	"context"
+	"encoding/base64"
 	"errors"
+	"net/http"
 	"path/filepath"
+	"strings"
 )
 
 type etcd struct{}
@@ -12,23 +15,39 @@ func (etcd) find(ctx context.Context) ([]string, error) {
 	return build(ctx, goServer{store: Etcd, module: "go.etcd.io/etcd/server/v3", pkg: "."})
 }
 
-func (etcd) ports() int { return 2 }
+func (etcd) nodes(spec Spec) (n, ports int) { return max(spec.Nodes, 1), 2 }
 
-func (etcd) configure(m *member, spec Spec) ([]string, error) {
+func (etcd) clients(c *cluster) []string { return c.firstPorts() }
+
+func (etcd) configure(c *cluster, i int) ([]string, error) {
+	m := &c.members[i]
 	client, peer := "http://"+m.addr(0), "http://"+m.addr(1)
+	var security []string
+	if c.pki != nil {
+		client = "https://" + m.addr(0)
+		security = []string{
+			"--cert-file=" + c.pki.server, "--key-file=" + c.pki.serverKey,
+			"--trusted-ca-file=" + c.pki.ca, "--client-cert-auth",
+		}
+	}
+	var cluster []string
+	for i := range c.members {
+		cluster = append(cluster, c.members[i].name+"=http://"+c.members[i].addr(1))
+	}
 	args := []string{
-		"--name=node0", "--data-dir=" + filepath.Join(m.dir, "data"),
+		"--name=" + m.name, "--data-dir=" + filepath.Join(m.dir, "data"),
 		"--listen-client-urls=" + client, "--advertise-client-urls=" + client,
 		"--listen-peer-urls=" + peer, "--initial-advertise-peer-urls=" + peer,
-		"--initial-cluster=node0=" + peer,
+		"--initial-cluster=" + strings.Join(cluster, ","),
 	}
-	return append(args, spec.Config...), nil
+	return append(append(args, security...), c.spec.Config...), nil
 }
 
 // probe asks /health, which makes a linearizable read and so needs a leader.
-func (etcd) probe(ctx context.Context, addr string) (string, error) {
+func (etcd) probe(ctx context.Context, c *cluster, i int) (string, error) {
+	addr := c.members[i].addr(0)
 	var health struct{ Health, Reason string }
-	if err := getJSON(ctx, "http://"+addr+"/health", &health); err != nil {
+	if err := c.call(ctx, http.MethodGet, addr, "/health", "", nil, &health); err != nil {
 		return "", err
 	}
 	if health.Health != "true" {
@@ -37,6 +56,40 @@ func (etcd) probe(ctx context.Context, addr string) (string, error) {
 	var version struct {
 		Server string `json:"etcdserver"`
 	}
-	err := getJSON(ctx, "http://"+addr+"/version", &version)
+	err := c.call(ctx, http.MethodGet, addr, "/version", "", nil, &version)
 	return version.Server, err
 }
+
+// setUp makes the users through the JSON gateway and then switches authentication on.
+func (etcd) setUp(ctx context.Context, c *cluster) error {
+	if !c.spec.Auth {
+		return nil
+	}
+	type object map[string]any
+	type request struct {
+		path string
+		body object
+	}
+	requests := []request{
+		{"user/add", object{"name": c.admin.User, "password": c.admin.Password}},
+		{"user/grant", object{"user": c.admin.User, "role": "root"}}, // the role that may do everything is always there
+		{"user/add", object{"name": c.limited.User, "password": c.limited.Password}},
+		{"role/add", object{"name": "limited"}},
+		{"user/grant", object{"user": c.limited.User, "role": "limited"}},
+	}
+	for _, prefix := range []string{LimitedRoot, "/" + LimitedRoot} {
+		end := prefix[:len(prefix)-1] + string(prefix[len(prefix)-1]+1)
+		requests = append(requests, request{"role/grant", object{"name": "limited", "perm": object{
+			"permType": "READWRITE", "key": base64Text(prefix), "range_end": base64Text(end),
+		}}})
+	}
+	requests = append(requests, request{"enable", object{}})
+	for _, r := range requests {
+		if err := c.call(ctx, http.MethodPost, c.members[0].addr(0), "/v3/auth/"+r.path, "", r.body, nil); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func base64Text(s string) string { return base64.StdEncoding.EncodeToString([]byte(s)) }

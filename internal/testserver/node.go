@@ -25,9 +25,11 @@ var errExited = errors.New("server exited")
 
 // A node is one server process, or the place of one.
 type node struct {
-	member
-	prog program
-	argv []string
+	*member
+	cluster *cluster
+	index   int // in the cluster
+	prog    program
+	argv    []string
 
 	mu   sync.Mutex
 	proc *process // nil before the first start
@@ -35,21 +37,32 @@ type node struct {
 
 func (n *node) logFile() string { return filepath.Join(n.dir, "server.log") }
 
-// start runs the server and returns its version once it serves.
-func (n *node) start(ctx context.Context) (version string, err error) {
-	proc, err := n.launch()
-	if err != nil {
-		return "", err
-	}
+// await returns the server's version once it serves. It has been started before.
+func (n *node) await(ctx context.Context) (version string, err error) {
+	n.mu.Lock()
+	proc := n.proc
+	n.mu.Unlock()
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
+	version, err = n.serves(ctx, proc.done, proc.running)
+	switch {
+	case errors.Is(err, errExited):
+		err = fmt.Errorf("%w (%v); its log ends:\n%s", err, proc.cmd.ProcessState, n.logTail())
+	case err != nil:
+		err = fmt.Errorf("server does not serve: %w; its log ends:\n%s", err, n.logTail())
+	}
+	return version, err
+}
+
+// serves probes the server until it serves, has exited or ctx ends.
+func (n *node) serves(ctx context.Context, exited <-chan struct{}, running func() bool) (version string, err error) {
 	const shortest, longest = 20 * time.Millisecond, 250 * time.Millisecond
 	answers := 0
 	for wait := shortest; ; wait = min(2*wait, longest) {
 		version, err = n.probe(ctx)
 		if err != nil {
 			answers = 0
-		} else if answers++; answers == 2 && proc.running() {
+		} else if answers++; answers == 2 && running() {
 			// Twice in a row: a leader that has just been elected may be on the way out again, and somebody else may answer
 			// on the port of a server that has failed to get it and is about to exit.
 			return version, nil
@@ -57,10 +70,10 @@ func (n *node) start(ctx context.Context) (version string, err error) {
 			wait = shortest
 		}
 		select {
-		case <-proc.done:
-			return "", fmt.Errorf("%w (%v); its log ends:\n%s", errExited, proc.cmd.ProcessState, n.logTail())
+		case <-exited:
+			return "", errExited
 		case <-ctx.Done():
-			return "", fmt.Errorf("server does not serve: %w (%v); its log ends:\n%s", context.Cause(ctx), err, n.logTail())
+			return "", fmt.Errorf("%w (%w)", context.Cause(ctx), err)
 		case <-time.After(wait):
 		}
 	}
@@ -69,28 +82,29 @@ func (n *node) start(ctx context.Context) (version string, err error) {
 func (n *node) probe(ctx context.Context) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
 	defer cancel()
-	return n.prog.probe(ctx, n.addr(0))
+	return n.prog.probe(ctx, n.cluster, n.index)
 }
 
-func (n *node) launch() (*process, error) {
+// start runs the server's process.
+func (n *node) start() error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.proc != nil && n.proc.running() {
-		return nil, errors.New("node is running already")
+		return errors.New("node is running already")
 	}
 	log, err := os.OpenFile(n.logFile(), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer log.Close() // the process has its own copy
 	cmd := exec.Command(n.argv[0], n.argv[1:]...)
 	cmd.Dir, cmd.Stdout, cmd.Stderr = n.dir, log, log
 	proc, err := startProcess(cmd)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	n.proc = proc
-	return proc, nil
+	return nil
 }
 
 // running returns the process, or nil if there is none.

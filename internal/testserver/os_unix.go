@@ -12,8 +12,14 @@ func supported() error { return nil }
 
 func (p *process) kill() error      { return p.signal(syscall.SIGKILL) }
 func (p *process) terminate() error { return p.signal(syscall.SIGTERM) }
-func (p *process) pause() error     { return p.signal(syscall.SIGSTOP) }
 func (p *process) resume() error    { return p.signal(syscall.SIGCONT) }
+
+func (p *process) pause() error {
+	if err := p.signal(syscall.SIGSTOP); err != nil {
+		return err
+	}
+	return p.awaitPaused()
+}
 
 // signal reaches the whole group, so that a helper, such as the one that saves Redis's snapshot, does not live on.
 func (p *process) signal(sig syscall.Signal) error {

@@ -134,7 +134,10 @@ func TestBrokenServerIsFailure(t *testing.T) {
 }
 
 func TestBadSpec(t *testing.T) {
-	for _, spec := range []Spec{{}, {Store: "mysql"}, {Store: Redis, Config: []string{"save\nport 1"}}} {
+	for _, spec := range []Spec{{}, {Store: "mysql"}, {Store: Redis, Nodes: 3}, {Store: Etcd, Nodes: -1},
+		{Store: Etcd, Cluster: true}, {Store: Redis, Cluster: true, Sentinel: true}, {Store: Redis, Sentinel: true, TLS: true},
+		{Store: Redis, Config: []string{"save\nport 1"}},
+	} {
 		if _, err := Launch(t.Context(), spec); err == nil || errors.Is(err, ErrUnavailable) {
 			t.Errorf("%+v: %v", spec, err)
 		}

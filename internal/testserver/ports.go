@@ -20,7 +20,7 @@ func freePorts(n int) ([]int, error) {
 	// All stay open until the last is found, so that none is given twice.
 	for tries := 0; len(ports) < n; tries++ {
 		port := firstPort + rand.IntN(lastPort-firstPort)
-		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
+		l, err := net.Listen("tcp", loopback(port))
 		if err != nil {
 			if tries > 1000 {
 				return nil, fmt.Errorf("testserver: no free port: %w", err)
@@ -32,3 +32,5 @@ func freePorts(n int) ([]int, error) {
 	}
 	return ports, nil
 }
+
+func loopback(port int) string { return fmt.Sprintf("127.0.0.1:%d", port) }

@@ -25,35 +25,88 @@ func (redis) find(context.Context) ([]string, error) {
 	return []string{bin}, nil
 }
 
-func (redis) ports() int { return 1 }
-
-func (redis) configure(m *member, spec Spec) ([]string, error) {
-	lines := []string{
-		"bind 127.0.0.1",
-		fmt.Sprintf("port %d", m.ports[0]),
-		fmt.Sprintf("dir %q", m.dir),
+func (redis) nodes(spec Spec) (n, ports int) {
+	switch {
+	case spec.Cluster:
+		return redisGroup, 2
+	case spec.Sentinel:
+		return redisGroup, 1
 	}
-	if spec.Persist {
+	return 1, 1
+}
+
+func (redis) clients(c *cluster) []string {
+	addrs := c.firstPorts()
+	if c.spec.Sentinel {
+		return addrs[redisGroup/2:] // clients ask the sentinels for the rest
+	}
+	return addrs
+}
+
+func (redis) configure(c *cluster, i int) ([]string, error) {
+	if isSentinel(c, i) {
+		return configureSentinel(c, i)
+	}
+	m := &c.members[i]
+	lines := append([]string{"bind 127.0.0.1", fmt.Sprintf("dir %q", m.dir)}, redisPort(c, m.ports[0])...)
+	if c.spec.Persist {
 		// The default appendfsync, everysec, is enough: Redis hands each write to the kernel before it answers, so only a
 		// crash of the machine could lose one.
 		lines = append(lines, "appendonly yes")
 	}
+	if c.spec.Auth {
+		// Brackets are a hash tag of Redis Cluster. Neither CONFIG nor INFO nor KEYS is left to the limited user.
+		keys := strings.ReplaceAll("~X* ~/X* ~{X* ~{/X* &X* &{X* &__keyspace@*__:*X*", "X", LimitedRoot)
+		lines = append(lines,
+			"requirepass "+c.admin.Password, // for clients that know no user names
+			fmt.Sprintf("user %s on >%s ~* &* +@all", c.admin.User, c.admin.Password),
+			fmt.Sprintf("user %s on >%s resetchannels %s +@all -@admin -@dangerous", c.limited.User, c.limited.Password, keys))
+	}
+	lines = append(lines, groupSettings(c, i)...)
 	file := filepath.Join(m.dir, "redis.conf")
-	return []string{file}, writeLines(file, append(lines, spec.Config...))
+	return []string{file}, writeLines(file, append(lines, c.spec.Config...))
+}
+
+// redisPort returns the settings by which a Redis server, or a sentinel, listens.
+func redisPort(c *cluster, port int) []string {
+	if c.pki == nil {
+		return []string{fmt.Sprintf("port %d", port)}
+	}
+	return []string{
+		"port 0", fmt.Sprintf("tls-port %d", port), "tls-ca-cert-file " + c.pki.ca,
+		"tls-cert-file " + c.pki.server, "tls-key-file " + c.pki.serverKey,
+	}
 }
 
 var redisVersion = regexp.MustCompile(`(?m)^redis_version:([0-9.]+)`)
 
 // probe reads INFO; a server that still loads its data refuses PING and answers INFO, so both are sent.
-func (redis) probe(ctx context.Context, addr string) (string, error) {
-	answer, err := ask(ctx, addr, "PING\r\nINFO server\r\nQUIT\r\n")
+func (redis) probe(ctx context.Context, c *cluster, i int) (string, error) {
+	answer, err := askRedis(ctx, c, i, redisLogin(c)+"PING\r\nINFO server\r\n")
 	if err != nil {
 		return "", err
 	}
 	version := redisVersion.FindSubmatch(answer)
-	if !strings.HasPrefix(string(answer), "+PONG") || version == nil {
+	if !strings.Contains("\n"+string(answer), "\n+PONG") || version == nil {
 		first, _, _ := strings.Cut(string(answer), "\r\n")
 		return "", errors.New("not serving: " + first)
 	}
 	return string(version[1]), nil
+}
+
+func redisLogin(c *cluster) string {
+	if !c.spec.Auth {
+		return ""
+	}
+	return "AUTH " + c.admin.User + " " + c.admin.Password + "\r\n"
+}
+
+func (redis) setUp(ctx context.Context, c *cluster) error {
+	switch {
+	case c.spec.Sentinel:
+		return setUpSentinel(ctx, c)
+	case c.spec.Cluster:
+		return setUpCluster(ctx, c)
+	}
+	return nil
 }

@@ -2,6 +2,7 @@ package testserver
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"os"
@@ -18,14 +19,15 @@ type Server struct {
 	provider string
 	shared   bool // tests must not take it from each other
 
-	nodes []*node // none if the server was running before
-	dir   *tempDir
+	cluster cluster
+	nodes   []*node // none if the server was running before
+	dir     *tempDir
 }
 
 // Install returns the command that runs a server, building it first if this machine has not done so before. An error that
 // matches ErrUnavailable says what is missing.
 func Install(ctx context.Context, store Store) (argv []string, err error) {
-	prog, err := programOf(store)
+	prog, err := programOf(Spec{Store: store})
 	if err != nil {
 		return nil, err
 	}
@@ -42,7 +44,7 @@ func Launch(ctx context.Context, spec Spec) (*Server, error) {
 	if err := localAllowed(); err != nil {
 		return nil, err
 	}
-	prog, err := programOf(spec.Store)
+	prog, err := programOf(spec)
 	if err != nil {
 		return nil, err
 	}
@@ -72,31 +74,70 @@ func launch(ctx context.Context, spec Spec, prog program, argv []string) (_ *Ser
 			err = errors.Join(err, s.Close())
 		}
 	}()
-	n, err := newNode(filepath.Join(dir.path, "node0"), spec, prog, argv)
-	if err != nil {
+	if err := s.configure(spec, prog, argv); err != nil {
 		return nil, err
 	}
-	s.nodes = []*node{n}
-	s.addrs = []string{n.addr(0)}
+	s.addrs = prog.clients(&s.cluster)
 	s.url = string(s.store) + "://" + strings.Join(s.addrs, ",")
-	s.version, err = n.start(ctx)
-	return s, err
+	if s.version, err = runAll(ctx, s.nodes); err != nil {
+		return nil, err
+	}
+	if err := prog.setUp(ctx, &s.cluster); err != nil {
+		return nil, fmt.Errorf("set up: %w; the log of node 0 ends:\n%s", err, s.Log(0))
+	}
+	return s, nil
 }
 
-func newNode(dir string, spec Spec, prog program, argv []string) (*node, error) {
-	if err := os.Mkdir(dir, 0o700); err != nil {
-		return nil, err
+// configure finds a place for every node and then writes their files, which name each other's places.
+func (s *Server) configure(spec Spec, prog program, argv []string) (err error) {
+	c := &s.cluster
+	c.spec = spec
+	if spec.TLS {
+		if c.pki, err = newPKI(filepath.Join(s.dir.path, "tls")); err != nil {
+			return err
+		}
 	}
-	ports, err := freePorts(prog.ports())
+	if spec.Auth {
+		c.admin, c.limited = newCredentials(spec.Store, adminName(spec.Store)), newCredentials(spec.Store, "limited")
+	}
+	n, perNode := prog.nodes(spec)
+	ports, err := freePorts(n * perNode)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	m := member{dir: dir, ports: ports}
-	args, err := prog.configure(&m, spec)
-	if err != nil {
-		return nil, err
+	for i := range n {
+		m := member{name: fmt.Sprintf("node%d", i), ports: ports[i*perNode : (i+1)*perNode]}
+		m.dir = filepath.Join(s.dir.path, m.name)
+		if err := os.Mkdir(m.dir, 0o700); err != nil {
+			return err
+		}
+		c.members = append(c.members, m)
 	}
-	return &node{member: m, prog: prog, argv: append(argv[:len(argv):len(argv)], args...)}, nil
+	for i := range n {
+		args, err := prog.configure(c, i)
+		if err != nil {
+			return err
+		}
+		s.nodes = append(s.nodes, &node{
+			member: &c.members[i], cluster: c, index: i, prog: prog, argv: append(argv[:len(argv):len(argv)], args...),
+		})
+	}
+	return nil
+}
+
+// runAll starts nodes, all of them before it waits for the first: one alone may not be able to serve.
+func runAll(ctx context.Context, nodes []*node) (version string, err error) {
+	for _, n := range nodes {
+		if err := n.start(); err != nil {
+			return "", fmt.Errorf("%s: %w", n.name, err)
+		}
+	}
+	for _, n := range nodes {
+		if version, err = n.await(ctx); err != nil {
+			return "", fmt.Errorf("%s: %w", n.name, err)
+		}
+	}
+	return version, nil
 }
 
 // Store returns the kind of server.
@@ -118,38 +159,76 @@ func (s *Server) String() string {
 	return strings.TrimSpace(fmt.Sprintf("%s %s", s.store, s.version)) + " (" + s.provider + ")"
 }
 
-// Kill ends node i with SIGKILL, without any chance to tidy up, and returns once it is gone. Nodes count from 0. Killing a
-// node that does not run is no error.
-func (s *Server) Kill(i int) error {
-	return s.on("kill", i, (*node).kill)
+// TLS returns what a client needs to connect, or nil for a server without. The caller may change it.
+func (s *Server) TLS() *tls.Config {
+	if s.cluster.pki == nil {
+		return nil
+	}
+	return s.cluster.pki.trusted.Clone()
 }
 
-// Stop asks a node to end, as an operator would, and returns once it has. A node that does not end within 15 s, or until
-// ctx ends, is killed and the error says so.
-func (s *Server) Stop(ctx context.Context, i int) error {
-	return s.on("stop", i, func(n *node) error { return n.stop(ctx) })
+// WrongTLS returns a configuration of another authority, or nil for a server without TLS: it trusts this server as little
+// as the server does its certificate.
+func (s *Server) WrongTLS() *tls.Config {
+	if s.cluster.pki == nil {
+		return nil
+	}
+	return s.cluster.pki.wrong.Clone()
 }
 
-// Pause makes a node unresponsive without closing its connections (SIGSTOP), until Resume.
-func (s *Server) Pause(i int) error {
-	return s.on("pause", i, (*node).pause)
+// TLSFiles returns the PEM files that TLS is made from, for programs that take file names: the authority, and a client's
+// certificate and key. They are empty for a server without TLS.
+func (s *Server) TLSFiles() (ca, cert, key string) {
+	if p := s.cluster.pki; p != nil {
+		return p.ca, p.client, p.clientKey
+	}
+	return "", "", ""
 }
 
-// Resume lets a paused node go on. It is no error if the node was not paused.
-func (s *Server) Resume(i int) error {
-	return s.on("resume", i, (*node).resume)
+// Credentials returns those of a user who may do everything, for a server with Spec.Auth.
+func (s *Server) Credentials() Credentials { return s.cluster.admin }
+
+// LimitedCredentials returns those of a user who may read and write LimitedRoot only, for a server with Spec.Auth.
+func (s *Server) LimitedCredentials() Credentials { return s.cluster.limited }
+
+// Kill ends nodes with SIGKILL, without any chance to tidy up, and returns once they are gone. Nodes count from 0; to
+// name none means all, here and in the methods that follow. Killing a node that does not run is no error.
+func (s *Server) Kill(nodes ...int) error {
+	return s.each("kill", nodes, (*node).kill)
 }
 
-// Restart starts a node again with its address and data, after stopping it as Stop does if it runs, and returns once it
-// serves.
-func (s *Server) Restart(ctx context.Context, i int) error {
-	return s.on("restart", i, func(n *node) error {
-		if err := n.stop(ctx); err != nil {
-			return err
-		}
-		_, err := n.start(ctx)
+// Stop asks nodes to end, as an operator would, and returns once they have, one after the other. A node that does not end
+// within 15 s, or until ctx ends, is killed and the error says so.
+func (s *Server) Stop(ctx context.Context, nodes ...int) error {
+	return s.each("stop", nodes, func(n *node) error { return n.stop(ctx) })
+}
+
+// Pause makes nodes unresponsive without closing their connections (SIGSTOP), until Resume.
+func (s *Server) Pause(nodes ...int) error {
+	return s.each("pause", nodes, (*node).pause)
+}
+
+// Resume lets paused nodes go on. It is no error if a node was not paused.
+func (s *Server) Resume(nodes ...int) error {
+	return s.each("resume", nodes, (*node).resume)
+}
+
+// Restart starts nodes again with their addresses and data, after stopping them as Stop does if they run, and returns
+// once all of them serve. Nodes that cannot serve without each other have to be named in one call.
+func (s *Server) Restart(ctx context.Context, nodes ...int) error {
+	chosen, err := s.choose("restart", nodes)
+	if err != nil {
 		return err
-	})
+	}
+	for _, n := range chosen {
+		if err := n.stop(ctx); err != nil {
+			return s.failed("restart", n.name, err)
+		}
+	}
+	if _, err := runAll(ctx, chosen); err != nil {
+		return fmt.Errorf("testserver: restart %s: %w", s.store, err)
+	}
+	return nil
 }
 
 // Log returns the end of what a node has written to its standard output and error.
@@ -160,20 +239,44 @@ func (s *Server) Log(i int) string {
 	return s.nodes[i].logTail()
 }
 
-func (s *Server) on(verb string, i int, do func(*node) error) error {
-	fail := func(err error) error { return fmt.Errorf("testserver: %s node %d of %s: %w", verb, i, s.store, err) }
+// Nodes returns how many nodes there are to kill, pause and restart: none if the environment named the server.
+func (s *Server) Nodes() int { return len(s.nodes) }
+
+func (s *Server) each(verb string, nodes []int, do func(*node) error) error {
+	chosen, err := s.choose(verb, nodes)
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, n := range chosen {
+		if err := do(n); err != nil {
+			errs = append(errs, s.failed(verb, n.name, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (s *Server) choose(verb string, nodes []int) ([]*node, error) {
 	switch {
 	case s.shared:
-		return fail(errors.New("the server is shared with other tests; use Start"))
+		return nil, s.failed(verb, "", errors.New("the server is shared with other tests; use Start"))
 	case len(s.nodes) == 0:
-		return fail(errors.ErrUnsupported)
-	case i < 0 || i >= len(s.nodes):
-		return fail(fmt.Errorf("there are %d nodes", len(s.nodes)))
+		return nil, s.failed(verb, "", errors.ErrUnsupported)
+	case len(nodes) == 0:
+		return s.nodes, nil
 	}
-	if err := do(s.nodes[i]); err != nil {
-		return fail(err)
+	var chosen []*node
+	for _, i := range nodes {
+		if i < 0 || i >= len(s.nodes) {
+			return nil, s.failed(verb, "", fmt.Errorf("no node %d: there are %d", i, len(s.nodes)))
+		}
+		chosen = append(chosen, s.nodes[i])
 	}
-	return nil
+	return chosen, nil
+}
+
+func (s *Server) failed(verb, node string, err error) error {
+	return fmt.Errorf("testserver: %s: %w", strings.Join(strings.Fields(verb+" "+string(s.store)+" "+node), " "), err)
 }
 
 // Close kills every node and removes its data. It is idempotent. A server that the environment named is left alone.

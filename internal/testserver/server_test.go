@@ -243,7 +243,7 @@ func post(t *testing.T, method, url, body string) string {
 
 func askOK(t *testing.T, addr, request string) string {
 	t.Helper()
-	answer, err := ask(t.Context(), addr, request)
+	answer, err := new(cluster).ask(t.Context(), addr, request)
 	if err != nil {
 		t.Fatal(err)
 	}

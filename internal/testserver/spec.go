@@ -23,6 +23,23 @@ func Stores() []Store { return []Store{Etcd, Consul, ZooKeeper, Redis} }
 type Spec struct {
 	Store Store
 
+	// Nodes makes a cluster of so many members of etcd, Consul or ZooKeeper. 0 means 1.
+	Nodes int
+
+	// Sentinel makes Redis a primary (node 0) with two replicas, watched by three sentinels (nodes 3 to 5), whose addresses
+	// clients are given; they know the primary as SentinelMaster. Not with Cluster, TLS or Auth.
+	Sentinel bool
+
+	// Cluster makes Redis a Redis Cluster of three primaries (nodes 0 to 2) with a replica each (3 to 5). Not with TLS or
+	// Auth.
+	Cluster bool
+
+	// TLS makes the server take TLS connections only, with certificates of clients (Server.TLS).
+	TLS bool
+
+	// Auth makes the server refuse whoever does not show one of the Credentials.
+	Auth bool
+
 	// Persist makes acknowledged writes survive Kill. It changes Redis only, which then keeps an append-only file; the
 	// others always do. Redis without it comes back with what its last snapshot held, usually nothing.
 	Persist bool
@@ -34,14 +51,23 @@ type Spec struct {
 }
 
 // plain tells whether s asks for nothing beyond the default configuration.
-func (s Spec) plain() bool { return !s.Persist && len(s.Config) == 0 }
+func (s Spec) plain() bool { return s.key() == Spec{Store: s.Store}.key() }
 
 // key is equal for equal specs.
-func (s Spec) key() string { return fmt.Sprintf("%q %t %q", s.Store, s.Persist, s.Config) }
+func (s Spec) key() string {
+	return fmt.Sprintf("%q %d %t %t %t %t %t %q", s.Store, max(s.Nodes, 1), s.Sentinel, s.Cluster, s.TLS, s.Auth, s.Persist, s.Config)
+}
 
+// validate reports a spec that no server can meet.
 func (s Spec) validate() error {
-	if _, err := programOf(s.Store); err != nil {
+	if _, err := programOf(s); err != nil {
 		return err
+	}
+	if s.Nodes < 0 || s.Nodes > 1 && s.Store == Redis {
+		return fmt.Errorf("testserver: %s does not run as %d nodes", s.Store, s.Nodes)
+	}
+	if group := s.Sentinel || s.Cluster; group && (s.Store != Redis || s.TLS || s.Auth || s.Sentinel && s.Cluster) {
+		return fmt.Errorf("testserver: no such combination: %+v", s)
 	}
 	for _, line := range s.Config {
 		if strings.ContainsAny(line, "\n\x00") {

@@ -13,11 +13,13 @@ import (
 
 type zookeeper struct{}
 
-// Where Debian keeps ZooKeeper, and a logger that writes to standard error: its package brings none.
-const (
-	debianZooKeeper = "/usr/share/java/zookeeper.jar"
-	debianLogger    = "/usr/share/java/slf4j-simple.jar"
-)
+const debianJars = "/usr/share/java"
+
+// Debian's zookeeper.jar names the other jars that it needs, save a logger that writes to standard error and what its
+// Netty needs to speak TLS.
+var debianZooKeeper = []string{
+	"zookeeper.jar", "slf4j-simple.jar", "netty-codec.jar", "netty-resolver.jar", "netty-transport-native-unix-common.jar",
+}
 
 func (zookeeper) find(context.Context) ([]string, error) {
 	java, err := exec.LookPath("java")
@@ -26,29 +28,60 @@ func (zookeeper) find(context.Context) ([]string, error) {
 	}
 	jars := os.Getenv("KV_TEST_ZOOKEEPER_CLASSPATH")
 	if jars == "" {
-		if _, err := os.Stat(debianZooKeeper); err != nil {
+		var paths []string
+		for _, jar := range debianZooKeeper {
+			paths = append(paths, filepath.Join(debianJars, jar))
+		}
+		if _, err := os.Stat(paths[0]); err != nil {
 			return nil, unavailable("ZooKeeper is not installed (Debian: apt-get install zookeeper): %w", err)
 		}
-		jars = strings.Join([]string{debianZooKeeper, debianLogger}, string(filepath.ListSeparator))
+		jars = strings.Join(paths, string(filepath.ListSeparator))
 	}
 	return []string{java, "-XX:+UseSerialGC", "-Xmx512m", "-cp", jars}, nil
 }
 
-func (zookeeper) ports() int { return 1 }
+func (zookeeper) nodes(spec Spec) (n, ports int) {
+	if spec.Nodes > 1 {
+		return spec.Nodes, 3
+	}
+	return 1, 1
+}
+
+func (zookeeper) clients(c *cluster) []string { return c.firstPorts() }
 
 // The settings of the sample file that the distribution ships; a server refuses to run without most of them.
-func (zookeeper) configure(m *member, spec Spec) ([]string, error) {
-	lines := append([]string{
+func (zookeeper) configure(c *cluster, i int) ([]string, error) {
+	m := &c.members[i]
+	data := filepath.Join(m.dir, "data")
+	if err := os.Mkdir(data, 0o700); err != nil {
+		return nil, err
+	}
+	lines := []string{
 		"tickTime=2000",
 		"initLimit=10",
 		"syncLimit=5",
-		"dataDir=" + filepath.Join(m.dir, "data"),
-		"clientPortAddress=127.0.0.1",
-		fmt.Sprintf("clientPort=%d", m.ports[0]),
+		"dataDir=" + data,
 		"admin.enableServer=false",
-	}, spec.Config...)
+	}
+	if c.pki == nil {
+		lines = append(lines, "clientPortAddress=127.0.0.1", fmt.Sprintf("clientPort=%d", m.ports[0]))
+	} else {
+		lines = append(lines, "secureClientPortAddress=127.0.0.1", fmt.Sprintf("secureClientPort=%d", m.ports[0]),
+			"serverCnxnFactory=org.apache.zookeeper.server.NettyServerCnxnFactory",
+			"ssl.keyStore.location="+c.pki.serverBoth, "ssl.trustStore.location="+c.pki.ca, // PEM, as their names tell
+			"ssl.clientAuth=need")
+	}
+	if len(c.members) > 1 {
+		for j := range c.members {
+			peer := &c.members[j]
+			lines = append(lines, fmt.Sprintf("server.%d=127.0.0.1:%d:%d", j+1, peer.ports[1], peer.ports[2]))
+		}
+		if err := writeLines(filepath.Join(data, "myid"), []string{fmt.Sprint(i + 1)}); err != nil {
+			return nil, err
+		}
+	}
 	file := filepath.Join(m.dir, "zoo.cfg")
-	return []string{"org.apache.zookeeper.server.quorum.QuorumPeerMain", file}, writeLines(file, lines)
+	return []string{"org.apache.zookeeper.server.quorum.QuorumPeerMain", file}, writeLines(file, append(lines, c.spec.Config...))
 }
 
 var (
@@ -58,8 +91,8 @@ var (
 
 // probe sends srvr, the one four-letter word that servers answer by default. The answer has a mode once requests are
 // served.
-func (zookeeper) probe(ctx context.Context, addr string) (string, error) {
-	answer, err := ask(ctx, addr, "srvr")
+func (zookeeper) probe(ctx context.Context, c *cluster, i int) (string, error) {
+	answer, err := c.ask(ctx, c.members[i].addr(0), "srvr")
 	if err != nil {
 		return "", err
 	}
@@ -68,4 +101,22 @@ func (zookeeper) probe(ctx context.Context, addr string) (string, error) {
 		return "", errors.New("not serving: " + strings.TrimSpace(string(answer)))
 	}
 	return string(version[1]), nil
+}
+
+// setUp makes a node for each user and then takes the right to make others from everybody but the first.
+func (zookeeper) setUp(ctx context.Context, c *cluster) error {
+	if !c.spec.Auth {
+		return nil
+	}
+	s, err := openZooSession(ctx, c, c.members[0].addr(0))
+	if err != nil {
+		return err
+	}
+	defer s.close()
+	return errors.Join(
+		s.authenticate(c.admin),
+		s.create("/"+LimitedRoot, c.admin, c.limited),
+		s.create("/"+ForbiddenRoot, c.admin),
+		s.setACL("/", c.admin),
+	)
 }

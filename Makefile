@@ -1,0 +1,79 @@
+# make test is all that a fresh machine with Go needs: it installs the servers and runs every test on them.
+
+GO      ?= go
+SUDO    ?= $(if $(filter 0,$(shell id -u)),,sudo)
+MODULES  = $(shell $(GO) list -m -f '{{.Dir}}')
+# More flags for go test, such as TESTFLAGS=-v.
+TESTFLAGS ?=
+# The stores that have to run: a test that cannot have its server fails. Set it empty to skip those that are missing.
+REQUIRE ?= etcd,consul,zookeeper,redis,bolt
+
+# The linter, built from its module once into .cache.
+LINT_VERSION := v2.15.0
+LINT := $(CURDIR)/.cache/golangci-lint-$(LINT_VERSION)
+
+# in-modules runs a command in every module and goes on after a failure, so that one run shows them all.
+in-modules = @failed=; for dir in $(MODULES); do (cd $$dir && $(1)) || failed="$$failed $$dir"; done; \
+	if [ -n "$$failed" ]; then echo "failed in:$$failed" >&2; exit 1; fi
+
+.PHONY: test quick setup packages servers alone format vet lint fuzz light
+
+## test: set up, then run all tests of all modules, with the race detector and real servers
+test: setup
+	$(call in-modules,KV_TEST_REQUIRE=$(REQUIRE) $(GO) test -race -timeout 30m $(TESTFLAGS) ./...)
+
+## quick: the tests that need no server
+quick:
+	$(call in-modules,KV_TEST_PROVIDER=none $(GO) test $(TESTFLAGS) ./...)
+
+## setup: what the tests need besides Go
+setup: packages servers
+
+## packages: Redis, ZooKeeper and, for the race detector, a C compiler, from Debian if they are missing
+packages:
+	@missing=; \
+	command -v redis-server >/dev/null || missing="$$missing redis-server"; \
+	[ -n "$$KV_TEST_ZOOKEEPER_CLASSPATH" ] || [ -e /usr/share/java/zookeeper.jar ] || missing="$$missing zookeeper"; \
+	command -v gcc >/dev/null || missing="$$missing gcc libc6-dev"; \
+	if [ -z "$$missing" ]; then exit 0; fi; \
+	if ! command -v apt-get >/dev/null; then \
+		echo "please install:$$missing, or see integration/README.md" >&2; exit 1; \
+	fi; \
+	$(SUDO) apt-get update -q && \
+	$(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends $$missing
+
+## servers: build etcd and Consul, once, into the user's cache directory
+servers:
+	$(GO) run ./internal/testserver/install
+
+## alone: each module builds by itself, as its users get it
+alone:
+	$(call in-modules,GOWORK=off $(GO) build -o /dev/null ./... && GOWORK=off $(GO) vet ./...)
+
+## format: fail if a file is not gofmt's
+format:
+	@unformatted=$$(git ls-files '*.go' | xargs gofmt -l); \
+	if [ -n "$$unformatted" ]; then echo "not gofmt-ed:" $$unformatted >&2; exit 1; fi
+
+vet:
+	$(call in-modules,$(GO) vet ./...)
+
+## lint: see .golangci.yml
+lint: $(LINT)
+	$(call in-modules,$(LINT) run ./...)
+
+$(LINT):
+	GOWORK=off GOBIN=$(CURDIR)/.cache $(GO) install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(LINT_VERSION)
+	mv .cache/golangci-lint $@
+
+## fuzz: every fuzz test of the root module for five seconds
+fuzz:
+	@set -e; for file in $$(grep -l '^func Fuzz' $$(git ls-files '*_test.go')); do \
+		for name in $$(sed -n 's/^func \(Fuzz[A-Za-z0-9]*\).*/\1/p' $$file); do \
+			(cd $$(dirname $$file) && $(GO) test -run '^$$' -fuzz "^$$name\$$" -fuzztime $${FUZZTIME:-5s} .); \
+		done; \
+	done
+
+## light: a program that imports only the core depends on no network store's client
+light:
+	.ci/light

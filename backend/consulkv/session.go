@@ -1,0 +1,153 @@
+package consulkv
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"time"
+
+	"github.com/polykv/kv/backend"
+	"github.com/polykv/kv/internal/backoff"
+)
+
+// A session is what the server ends by itself when it is not renewed, and with
+// it the entries that it owns. It is bound to the agent's node, as every
+// session is, but to none of the node's health checks: a node that is slow to
+// answer gossip must not cost a lock.
+//
+// The server ends a session at twice its TTL after the last renewal
+// (structs.SessionTTLMultiplier), and a new leader counts anew. So half of a
+// lease is asked for; the lease that results is twice what was asked, at least
+// 20 s on a stock server.
+
+const (
+	sessionPath   = "/v1/session/"
+	maxSessionTTL = 24 * time.Hour // structs.SessionTTLMax
+)
+
+// lease is the lease that the server gives for one that is asked for.
+func (s *Store) lease(asked time.Duration) (time.Duration, error) {
+	if asked > 2*maxSessionTTL {
+		return 0, fmt.Errorf("%w: a lease of %v, the most is %v", backend.ErrInvalid, asked, 2*maxSessionTTL)
+	}
+	asked = (asked + 2*time.Millisecond - 1).Truncate(2 * time.Millisecond)
+	return max(asked, 2*s.o.MinSessionTTL), nil
+}
+
+// startSession makes a session of the given lease. One whose reply is lost
+// owns nothing and ends by itself.
+func (s *Store) startSession(ctx context.Context, lease time.Duration) (id string, err error) {
+	body, err := json.Marshal(map[string]any{
+		"Name":       "kv",
+		"TTL":        (lease / 2).String(),
+		"Behavior":   "delete",
+		"LockDelay":  "0s", // entries are released in order, and guarded by their revision
+		"NodeChecks": []string{},
+	})
+	if err != nil {
+		return "", backend.Because(backend.ErrInvalid, err)
+	}
+	text, _, err := s.session(ctx, "create", body, false)
+	if err != nil {
+		return "", err
+	}
+	var reply struct{ ID string }
+	if err := json.Unmarshal(text, &reply); err != nil || reply.ID == "" {
+		return "", backend.Because(backend.ErrUnavailable, err)
+	}
+	return reply.ID, nil
+}
+
+// renewSession starts the lease anew, and reports false if there is no such
+// session any more.
+func (s *Store) renewSession(ctx context.Context, id string) (bool, error) {
+	_, ok, err := s.session(ctx, "renew/"+id, nil, false)
+	return ok, err
+}
+
+// endSession ends a session, and deletes what it owns in the same step.
+func (s *Store) endSession(ctx context.Context, id string) error {
+	_, _, err := s.session(ctx, "destroy/"+id, nil, true)
+	return err
+}
+
+// dropSession ends a session that is of no use, trying until it has ended by
+// itself.
+func (s *Store) dropSession(id string, lease time.Duration) error {
+	ctx, cancel := context.WithTimeout(s.late, lease)
+	defer cancel()
+	return s.retry(ctx, func(ctx context.Context) error { return s.endSession(ctx, id) })
+}
+
+// retry repeats f with pauses until it succeeds, is refused, or ctx ends.
+func (s *Store) retry(ctx context.Context, f func(context.Context) error) error {
+	var wait backoff.Backoff
+	for {
+		err := f(ctx)
+		if err == nil || errors.Is(err, backend.ErrPermission) || !wait.Wait(ctx) {
+			return err
+		}
+	}
+}
+
+// session calls the session API. It is safe to repeat its calls, so a lost
+// reply is no more than ErrUnavailable. ok is false for "no such session".
+func (s *Store) session(ctx context.Context, what string, body []byte, late bool) (text []byte, ok bool, err error) {
+	resp, err := s.send(ctx, request{method: http.MethodPut, path: sessionPath + what, body: body, late: late})
+	if err != nil {
+		return nil, false, err
+	}
+	defer resp.close()
+	switch resp.status {
+	case http.StatusOK:
+		text, err = io.ReadAll(resp.body)
+		return text, true, err
+	case http.StatusNotFound:
+		return nil, false, nil
+	}
+	return nil, false, resp.refused(false)
+}
+
+// detached runs f in the background and returns what it returns, or the end of
+// ctx if that comes first. f then has two seconds to see what the requests did
+// that are under way, and undo runs if it succeeds after all.
+func detached[T any](ctx context.Context, s *Store, f func(context.Context) (T, error), undo func(context.Context, T)) (T, error) {
+	type result struct {
+		v   T
+		err error
+	}
+	var zero T
+	if err := backend.ContextError(ctx); err != nil {
+		return zero, err
+	}
+	got := make(chan result)
+	run, abandon := context.WithCancel(context.WithoutCancel(ctx))
+	started := s.spawn(func() {
+		defer abandon()
+		defer context.AfterFunc(ctx, func() {
+			t := time.AfterFunc(cleanupTime, abandon)
+			context.AfterFunc(run, func() { t.Stop() })
+		})()
+		v, err := f(run)
+		select {
+		case got <- result{v, err}:
+		case <-ctx.Done():
+			if err == nil {
+				undo(s.late, v)
+			}
+		}
+	})
+	if !started {
+		abandon()
+		return zero, backend.ErrClosed
+	}
+	select {
+	case r := <-got:
+		return r.v, r.err
+	case <-ctx.Done():
+		return zero, backend.ContextError(ctx)
+	}
+}

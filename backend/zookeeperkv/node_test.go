@@ -1,0 +1,255 @@
+package zookeeperkv
+
+import (
+	"errors"
+	"fmt"
+	"runtime"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/go-zookeeper/zk"
+
+	"github.com/polykv/kv/backend"
+	"github.com/polykv/kv/internal/testserver"
+)
+
+func put(t testing.TB, s backend.Store, key, value string) backend.Entry {
+	t.Helper()
+	e, err := s.Put(t.Context(), key, []byte(value), backend.PutOptions{})
+	if err != nil {
+		t.Fatalf("Put %q: %v", key, err)
+	}
+	return e
+}
+
+func listed(t testing.TB, s backend.Store, prefix string, o backend.ListOptions) []string {
+	t.Helper()
+	var all []string
+	for e, err := range s.List(t.Context(), prefix, o) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, e.Key)
+	}
+	return all
+}
+
+func nodeAt(t testing.TB, c *zk.Conn, path string) (data []byte, there bool) {
+	t.Helper()
+	data, _, err := c.Get(path)
+	if err != nil && !errors.Is(err, zk.ErrNoNode) {
+		t.Fatal(err)
+	}
+	return data, err == nil
+}
+
+// A node without data is a directory; one with empty data, such as zkCli's "create /a" makes, is a key.
+func TestDirectoryOrEmptyKey(t *testing.T) {
+	addr := shared(t)
+	root := testserver.UniqueName(t)
+	s, c := open(t, addr, root, Options{}), raw(t, addr)
+	put(t, s, "a/b/c", "v")
+	for _, dir := range []string{"", "/a", "/a/b"} {
+		if data, there := nodeAt(t, c, "/"+root+dir); !there || data != nil {
+			t.Errorf("%q is %q, %v; want a node without data", dir, data, there)
+		}
+	}
+	if _, err := s.Get(t.Context(), "a", backend.GetOptions{}); !errors.Is(err, backend.ErrNotFound) {
+		t.Errorf("a directory is a key: %v", err)
+	}
+	if _, err := c.Create("/"+root+"/cli", []byte{}, 0, zk.WorldACL(zk.PermAll)); err != nil {
+		t.Fatal(err)
+	}
+	put(t, s, "a", "")
+	if got := listed(t, s, "", backend.ListOptions{}); !slices.Equal(got, []string{"a", "a/b/c", "cli"}) {
+		t.Errorf("List: %q", got)
+	}
+	if err := s.Delete(t.Context(), "a", backend.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if data, there := nodeAt(t, c, "/"+root+"/a"); !there || data != nil {
+		t.Errorf("a deleted key that has children is %q, %v", data, there)
+	}
+}
+
+// Emptied directories go with the key that was in them, in the same Multi; the root stays.
+func TestEmptiedDirectoriesGo(t *testing.T) {
+	addr := shared(t)
+	root := testserver.UniqueName(t)
+	s, c := open(t, addr, root, Options{}), raw(t, addr)
+	put(t, s, "a/b/c/d", "v")
+	put(t, s, "a/x", "v")
+	if err := s.Delete(t.Context(), "a/b/c/d", backend.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if _, there := nodeAt(t, c, "/"+root+"/a/b"); there {
+		t.Error("the emptied directory a/b is still there")
+	}
+	if _, there := nodeAt(t, c, "/"+root+"/a/x"); !there {
+		t.Error("a key in a directory above is gone")
+	}
+	if n, err := s.DeletePrefix(t.Context(), ""); err != nil || n != 1 {
+		t.Fatalf("DeletePrefix: %d, %v", n, err)
+	}
+	names, _, err := c.Children("/" + root)
+	if err != nil || len(names) > 0 {
+		t.Errorf("below the root there still is %q, %v", names, err)
+	}
+}
+
+// Writers that fill and empty one directory at the same time lose no key.
+func TestDirectoryIsContended(t *testing.T) {
+	addr := shared(t)
+	root := testserver.UniqueName(t)
+	var wg sync.WaitGroup
+	for i := range 4 {
+		s := open(t, addr, root, Options{})
+		wg.Go(func() {
+			key := fmt.Sprintf("deep/down/%d", i)
+			for n := range 25 {
+				if _, err := s.Put(t.Context(), key, []byte{byte(n)}, backend.PutOptions{}); err != nil {
+					t.Errorf("Put: %v", err)
+					return
+				}
+				e, err := s.Get(t.Context(), key, backend.GetOptions{})
+				if err != nil || len(e.Value) != 1 || e.Value[0] != byte(n) {
+					t.Errorf("Get after Put: %v, %v", e, err)
+					return
+				}
+				if err := s.Delete(t.Context(), key, backend.DeleteOptions{}); err != nil {
+					t.Errorf("Delete: %v", err)
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
+	c := raw(t, addr)
+	for end := time.Now().Add(10 * time.Second); ; {
+		names, _, err := c.Children("/" + root)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(names) == 0 {
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatalf("left over: %q", names)
+		}
+		runtime.Gosched()
+	}
+}
+
+// ZooKeeper compares data versions, and those start over when a node is made again. Between the read and the Multi of a
+// conditional write another client deletes and recreates the key so that it has the same version.
+func TestGuardTellsOfRecreation(t *testing.T) {
+	addr := shared(t)
+	root := testserver.UniqueName(t)
+	s, other := open(t, addr, root, Options{}), open(t, addr, root, Options{})
+	e := put(t, s, "k", "old")
+	tx := &txn{s: s, targets: map[string]*target{}}
+	ctx := t.Context()
+	err := tx.take(backend.Txn{
+		Checks: []backend.Check{{If: backend.AtRevision, Key: "k", Revision: e.Revision}},
+		Writes: []backend.Write{{Key: "k", Value: []byte("stale")}},
+	})
+	if err == nil {
+		err = s.prepare(ctx)
+	}
+	if err == nil {
+		err = tx.survey(ctx)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := tx.failed(); err != nil {
+		t.Fatal(err)
+	}
+	if err := other.Delete(ctx, "k", backend.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	put(t, other, "k", "new")
+	n, err := s.get(ctx, s.link, s.space.Name("k"))
+	if err != nil || n.stat.Version != tx.order[0].record.stat.Version {
+		t.Fatalf("the test proves nothing: version %d, %v", n.stat.Version, err)
+	}
+	if err := tx.build(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := s.multi(ctx, s.link, tx.ops, nil); !errors.Is(err, zk.ErrBadVersion) {
+		t.Fatalf("the stale write: %v", err)
+	}
+	if got, _ := s.Get(ctx, "k", backend.GetOptions{}); string(got.Value) != "new" {
+		t.Errorf("k is %q", got.Value)
+	}
+}
+
+// Plain reads and writes need no bookkeeping; the rest refuses what a later version wrote.
+func TestNewerSchemaIsRefused(t *testing.T) {
+	addr := shared(t)
+	root := testserver.UniqueName(t)
+	c := raw(t, addr)
+	if _, err := c.Create("/"+root+"=kv", []byte("polykv 2"), 0, zk.WorldACL(zk.PermAll)); err != nil {
+		t.Fatal(err)
+	}
+	s := open(t, addr, root, Options{})
+	put(t, s, "k", "v") // needs no bookkeeping
+	_, err := s.Put(t.Context(), "k", nil, backend.PutOptions{If: backend.Present})
+	if !errors.Is(err, backend.ErrNewerSchema) {
+		t.Errorf("a conditional put: %v", err)
+	}
+	if _, err := s.Contend(t.Context(), "l", backend.ContendOptions{}); !errors.Is(err, backend.ErrNewerSchema) {
+		t.Errorf("Contend: %v", err)
+	}
+}
+
+// The bookkeeping of a key that is overwritten without a TTL is cleared, and nothing is left when all keys have gone.
+func TestBookkeepingIsTidy(t *testing.T) {
+	addr := shared(t)
+	root := testserver.UniqueName(t)
+	s, c := open(t, addr, root, Options{}), raw(t, addr)
+	ctx := t.Context()
+	for i := range 10 {
+		key := fmt.Sprintf("k%d", i)
+		if _, err := s.Put(ctx, key, nil, backend.PutOptions{TTL: time.Hour}); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.Put(ctx, key, nil, backend.PutOptions{TTL: 2 * time.Hour}); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Delete(ctx, key, backend.DeleteOptions{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := stamps(t, c, s); n != 0 {
+		t.Errorf("%d stamps of keys that are gone", n)
+	}
+}
+
+func stamps(t *testing.T, c *zk.Conn, s *Store) (n int) {
+	buckets, _, err := c.Children(s.meta + "/ttl")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, b := range buckets {
+		names, _, err := c.Children(s.meta + "/ttl/" + b)
+		if err != nil {
+			t.Fatal(err)
+		}
+		n += len(names)
+	}
+	seconds, _, err := c.Children(s.meta + "/due")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, second := range seconds {
+		names, _, err := c.Children(s.meta + "/due/" + second)
+		if err != nil && !errors.Is(err, zk.ErrNoNode) {
+			t.Fatal(err)
+		}
+		n += len(names)
+	}
+	return n
+}

@@ -1,0 +1,232 @@
+package zookeeperkv
+
+import (
+	"bufio"
+	"context"
+	"encoding/binary"
+	"net"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Request types of the protocol (org.apache.zookeeper.ZooDefs.OpCode).
+const (
+	opSync       = 9
+	opSetWatches = 101
+)
+
+// xidPing is the xid of every ping.
+const xidPing = -2
+
+// dialFunc opens a connection to one server.
+type dialFunc func(ctx context.Context, network, address string) (net.Conn, error)
+
+// wire looks at the frames of a connection that the driver opened, for what the client does not tell: when a request has
+// been written, when the server was last heard and up to which zxid, and what session timeout it granted. It changes
+// nothing in the stream.
+type wire struct {
+	dial      dialFunc
+	handshake time.Duration
+	ctx       context.Context // ends with the link
+	cancel    context.CancelFunc
+
+	lastHeard atomic.Int64 // Unix time in nanoseconds
+	zxid      atomic.Int64 // the greatest in an answer
+	timeout   atomic.Int64 // of the session, in milliseconds; 0 until there was one
+	rewatched atomic.Int64 // the connection on which the client has set its watches again
+	conns     atomic.Int64 // connections made
+
+	syncs   atomic.Uint64
+	waiting atomic.Int32 // len(expected), to look at no path while nobody waits
+
+	mu       sync.Mutex
+	expected map[string]func()
+	current  net.Conn
+	pings    []time.Time // sent and not answered, on the current connection
+	contact  time.Time   // when the last ping that was answered was sent
+}
+
+func newWire(dial dialFunc, handshake time.Duration) *wire {
+	w := &wire{dial: dial, handshake: handshake, expected: map[string]func(){}}
+	w.ctx, w.cancel = context.WithCancel(context.Background())
+	return w
+}
+
+// open is the client's dialer.
+func (w *wire) open(network, address string, _ time.Duration) (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(w.ctx, w.handshake)
+	defer cancel()
+	c, err := w.dial(ctx, network, address)
+	if err != nil {
+		return nil, err
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.ctx.Err() != nil {
+		c.Close()
+		return nil, net.ErrClosed
+	}
+	w.current, w.pings = c, nil
+	return &wireConn{Conn: c, w: w, in: bufio.NewReaderSize(c, 16<<10), n: w.conns.Add(1)}, nil
+}
+
+// close breaks the connection if it is still open, and keeps new ones from being made.
+func (w *wire) close() {
+	w.cancel()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.current != nil {
+		w.current.Close()
+	}
+}
+
+func (w *wire) heard() time.Time {
+	n := w.lastHeard.Load()
+	if n == 0 {
+		return time.Time{}
+	}
+	return time.Unix(0, n)
+}
+
+// granted is the session timeout that the server gave; ok is false before there was a session.
+func (w *wire) granted() (d time.Duration, ok bool) {
+	ms := w.timeout.Load()
+	return time.Duration(ms) * time.Millisecond, ms > 0
+}
+
+// pinging notes that a ping, or the handshake, is being sent.
+func (w *wire) pinging() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.pings = append(w.pings, time.Now())
+}
+
+// pinged notes the answer to the oldest.
+func (w *wire) pinged() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if len(w.pings) > 0 {
+		w.contact, w.pings = w.pings[0], w.pings[1:]
+	}
+}
+
+// lastContact is when the last ping was sent that was answered: the server keeps the session for its timeout from
+// then on, at least.
+func (w *wire) lastContact() time.Time {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.contact
+}
+
+// expect returns a path for a sync request and calls f once that is written. forget ends it.
+func (w *wire) expect(path string, f func()) string {
+	path += "/" + strconv.FormatUint(w.syncs.Add(1), 36)
+	w.mu.Lock()
+	w.expected[path] = f
+	w.waiting.Store(int32(len(w.expected)))
+	w.mu.Unlock()
+	return path
+}
+
+func (w *wire) forget(path string) {
+	w.mu.Lock()
+	delete(w.expected, path)
+	w.waiting.Store(int32(len(w.expected)))
+	w.mu.Unlock()
+}
+
+// wireConn is one connection. The client reads in one goroutine and writes in another.
+type wireConn struct {
+	net.Conn
+	w    *wire
+	in   *bufio.Reader // the client reads twice a frame; this makes one system call of many frames
+	left int           // bytes of the frame being read
+	open bool          // the handshake was answered
+	n    int64         // of the connection
+}
+
+// SetReadDeadline shortens the client's patience with a server that accepts a connection and says nothing: ten times
+// two thirds of the session timeout, in which a failover to another server would have been over long since.
+func (c *wireConn) SetReadDeadline(t time.Time) error {
+	if !c.open && !t.IsZero() {
+		if soon := time.Now().Add(c.w.handshake); soon.Before(t) {
+			t = soon
+		}
+	}
+	return c.Conn.SetReadDeadline(t)
+}
+
+// Write gets one whole frame: length, xid, type, and for most types the path first.
+func (c *wireConn) Write(frame []byte) (int, error) {
+	var written func()
+	if len(frame) >= 8 && (!c.open || int32(binary.BigEndian.Uint32(frame[4:])) == xidPing) {
+		c.w.pinging()
+	}
+	if len(frame) >= 12 && c.open {
+		switch binary.BigEndian.Uint32(frame[8:]) {
+		case opSync:
+			written = c.w.find(frame[12:])
+		case opSetWatches:
+			c.w.rewatched.Store(c.n)
+		}
+	}
+	n, err := c.Conn.Write(frame)
+	if err == nil && written != nil {
+		written()
+	}
+	return n, err
+}
+
+func (w *wire) find(body []byte) func() {
+	if w.waiting.Load() == 0 || len(body) < 4 {
+		return nil
+	}
+	n := int(binary.BigEndian.Uint32(body))
+	if len(body) < 4+n {
+		return nil
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.expected[string(body[4:4+n])]
+}
+
+// Read hands out at most the rest of the present frame.
+func (c *wireConn) Read(p []byte) (int, error) {
+	if c.left == 0 {
+		if err := c.frame(); err != nil {
+			return 0, err
+		}
+	}
+	n, err := c.in.Read(p[:min(len(p), c.left)])
+	c.left -= n
+	return n, err
+}
+
+// frame looks at the head of the next frame: length, xid, zxid, error; in the first one length, protocol version,
+// session timeout, session.
+func (c *wireConn) frame() error {
+	head, err := c.in.Peek(20)
+	if err != nil {
+		return err
+	}
+	c.left = 4 + int(binary.BigEndian.Uint32(head))
+	c.w.lastHeard.Store(time.Now().UnixNano())
+	if !c.open {
+		c.open = true
+		c.w.pinged()
+		if ms := int32(binary.BigEndian.Uint32(head[8:])); ms > 0 {
+			c.w.timeout.Store(int64(ms))
+		}
+		return nil
+	}
+	xid, zxid := int32(binary.BigEndian.Uint32(head[4:])), int64(binary.BigEndian.Uint64(head[8:]))
+	if xid == xidPing {
+		c.w.pinged()
+	}
+	if xid >= 0 && zxid > c.w.zxid.Load() {
+		c.w.zxid.Store(zxid) // one reader at a time: no race between load and store
+	}
+	return nil
+}

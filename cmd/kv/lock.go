@@ -1,0 +1,93 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"strconv"
+	"time"
+
+	"github.com/polykv/kv"
+	"github.com/polykv/kv/lock"
+)
+
+// stopFor is how long a command may take to end once its lock is lost, or kv
+// was interrupted, before it is killed.
+const stopFor = 5 * time.Second
+
+// childStatus is the exit status of the command that kv lock ran.
+type childStatus int
+
+func (s childStatus) Error() string { return "exit status " + strconv.Itoa(int(s)) }
+
+func locked(fs *flag.FlagSet) do {
+	wait := fs.Duration("wait", 0, "wait for the lock for `D` at most, 0s is not at all; without it, for as long as it takes")
+	lease := fs.Duration("lease", lock.DefaultLease, "how long the lock outlives a holder that has crashed: `D`")
+	return func(ctx context.Context, a *app, s *kv.Store, args []string) error {
+		limit := time.Duration(-1)
+		if given(fs, "wait") {
+			limit = *wait
+		}
+		host, err := os.Hostname()
+		if err != nil {
+			host = "unknown host"
+		}
+		who := fmt.Sprintf("%s, process %d", host, os.Getpid())
+		held, err := acquire(ctx, s, args[0], limit, lock.Lease(*lease), lock.Value(who))
+		if err != nil {
+			return err
+		}
+		err = a.child(held.Context(ctx), held.Token(), args[1:])
+		if e := held.Unlock(ctx); e != nil && !errors.Is(e, kv.ErrLockLost) {
+			err = errors.Join(err, e)
+		}
+		if lost := held.Err(); lost != nil {
+			return lost // which matters more than how the command took it
+		}
+		return err
+	}
+}
+
+// acquire waits for the lock up to limit; below zero is no limit.
+func acquire(ctx context.Context, s *kv.Store, name string, limit time.Duration, opts ...lock.Option) (*lock.Held, error) {
+	switch {
+	case limit == 0:
+		return lock.TryLock(ctx, s, name, opts...)
+	case limit < 0:
+		return lock.Lock(ctx, s, name, opts...)
+	}
+	waiting, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	held, err := lock.Lock(waiting, s, name, opts...)
+	if err != nil && waiting.Err() != nil && ctx.Err() == nil {
+		err = fmt.Errorf("%w: gave up after %v", kv.ErrLocked, limit)
+	}
+	return held, err
+}
+
+// child runs a command until it ends or ctx does. It finds the fencing token in
+// its environment.
+func (a *app) child(ctx context.Context, token uint64, args []string) error {
+	cmd := exec.CommandContext(ctx, args[0], args[1:]...)
+	cmd.Env = append(os.Environ(), "KV_LOCK_TOKEN="+strconv.FormatUint(token, 10))
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = a.stdin, a.stdout, a.stderr
+	cmd.Cancel = func() error {
+		if err := cmd.Process.Signal(os.Interrupt); err != nil {
+			return cmd.Process.Kill() // there are systems without signals
+		}
+		return nil
+	}
+	cmd.WaitDelay = stopFor
+	err := cmd.Run()
+	if err != nil && ctx.Err() != nil {
+		return context.Cause(ctx) // why it was stopped, not how it took it
+	}
+	var exit *exec.ExitError
+	if errors.As(err, &exit) && exit.Exited() {
+		return childStatus(exit.ExitCode())
+	}
+	return err
+}

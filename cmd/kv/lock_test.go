@@ -1,0 +1,92 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/polykv/kv"
+	"github.com/polykv/kv/lock"
+)
+
+// asChild is what the test binary does as the command that kv lock runs.
+func asChild() {
+	switch os.Getenv("KV_TEST_CHILD") {
+	case "token":
+		fmt.Print(os.Getenv("KV_LOCK_TOKEN"))
+		os.Exit(0)
+	case "fail":
+		os.Exit(42)
+	case "hang":
+		fmt.Println("running")
+		time.Sleep(time.Minute) // until the interrupt
+		os.Exit(0)
+	}
+}
+
+func TestLockRunsACommand(t *testing.T) {
+	each(t, func(sh shell) {
+		t.Setenv("KV_TEST_CHILD", "token")
+		first := sh.ok("lock jobs/nightly " + os.Args[0])
+		second := sh.ok("lock -wait 0s -lease 2s jobs/nightly " + os.Args[0])
+		if first == "" || first == second {
+			t.Errorf("tokens %q and %q", first, second)
+		}
+		t.Setenv("KV_TEST_CHILD", "fail")
+		out, stderr, code := sh.run(t.Context(), "", "lock", "jobs/nightly", os.Args[0])
+		if out != "" || stderr != "" || code != 42 {
+			t.Errorf("status %d, output %q, errors %q; want the command's status and no more", code, out, stderr)
+		}
+		sh.want(exitOther, "", "lock jobs/nightly /nowhere/to/be/found")
+		sh.want(exitUsage, "", "lock jobs/nightly")
+	})
+}
+
+func TestLockHeldByAnother(t *testing.T) {
+	sh := memory(t)
+	s, err := sh.drivers(nil).Open(t.Context(), sh.url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	if _, err := lock.Lock(t.Context(), s, "jobs/nightly"); err != nil {
+		t.Fatal(err)
+	}
+	sh.want(exitConflict, "", "lock -wait 0s jobs/nightly "+os.Args[0])
+	sh.want(exitConflict, "", "lock -wait 50ms jobs/nightly "+os.Args[0])
+}
+
+// The command is interrupted, and the lock given up, when kv is.
+func TestLockInterrupted(t *testing.T) {
+	sh := memory(t)
+	t.Setenv("KV_TEST_CHILD", "hang")
+	ctx, cancel := context.WithCancel(t.Context())
+	a := app{drivers: sh.drivers, env: sh.env, stdin: strings.NewReader(""), stderr: os.Stderr}
+	a.stdout = writerFunc(func(b []byte) (int, error) {
+		cancel() // it runs
+		return len(b), nil
+	})
+	start := time.Now()
+	if code := a.run(ctx, []string{"lock", "jobs/nightly", os.Args[0]}); code != exitInterrupted {
+		t.Errorf("status %d; want %d", code, exitInterrupted)
+	}
+	if d := time.Since(start); d > 30*time.Second {
+		t.Errorf("took %v", d)
+	}
+	t.Setenv("KV_TEST_CHILD", "token")
+	sh.ok("lock -wait 0s jobs/nightly " + os.Args[0])
+}
+
+type writerFunc func([]byte) (int, error)
+
+func (f writerFunc) Write(b []byte) (int, error) { return f(b) }
+
+func TestStatusOfALostLock(t *testing.T) {
+	err := fmt.Errorf("%w: %w", kv.ErrLockLost, context.Canceled)
+	if got := status(err); got != exitLockLost {
+		t.Errorf("status %d; want %d", got, exitLockLost)
+	}
+}

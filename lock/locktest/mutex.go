@@ -1,0 +1,225 @@
+package locktest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/polykv/kv"
+	"github.com/polykv/kv/lock"
+)
+
+func exclusion(e *env) {
+	const contenders = 16
+	n := e.h.Acquisitions
+	if n == 0 {
+		n = 200
+	}
+	clients := []*kv.Store{e.open(), e.open()}
+	var inside atomic.Int32
+	var taken atomic.Int64
+	var token atomic.Uint64
+	var wg sync.WaitGroup
+	for i := range contenders {
+		wg.Go(func() {
+			s := clients[i%len(clients)]
+			for taken.Add(1) <= int64(n) {
+				err := lock.Do(e.ctx(), s, "a/lock", func(ctx context.Context, held *lock.Held) error {
+					if inside.Add(1) != 1 {
+						return errors.New("two holders at a time")
+					}
+					defer inside.Add(-1)
+					if last := token.Swap(held.Token()); last >= held.Token() {
+						return fmt.Errorf("token %d after %d", held.Token(), last)
+					}
+					_, err := s.Put(ctx, "a/fenced", fmt.Append(nil, held.Token()), kv.If(held.Check()))
+					return err
+				})
+				if err != nil {
+					e.Errorf("contender %d: %v", i, err)
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
+}
+
+// queueUp starts a Lock and returns when it is certain to be in the queue
+// behind those before it: a TryLock of the same client has come back since.
+func queueUp(e *env, ctx context.Context, s *kv.Store, name string) <-chan *lock.Held {
+	got := make(chan *lock.Held, 1)
+	contending := make(chan struct{})
+	go func() {
+		close(contending)
+		if h, err := lock.Lock(ctx, s, name); err == nil {
+			got <- h
+		}
+	}()
+	<-contending
+	never(e, "a second holder was admitted", got)
+	return got
+}
+
+func arrival(e *env) {
+	if !e.open().Capabilities().FairLock {
+		e.Log("the store does not order contenders: FairLock is unset")
+		return
+	}
+	s := e.open()
+	first, err := lock.Lock(e.ctx(), s, "l")
+	e.must("lock", err)
+	var queue []<-chan *lock.Held
+	for range 4 {
+		queue = append(queue, queueUp(e, e.ctx(), e.open(), "l"))
+	}
+	e.must("unlock", first.Unlock(e.ctx()))
+	for i, next := range queue {
+		h := soon(e, fmt.Sprintf("contender %d", i), next)
+		for j, other := range queue[i+1:] {
+			if len(other) > 0 {
+				e.Fatalf("contender %d was admitted beside %d", i+1+j, i)
+			}
+		}
+		e.must("unlock", h.Unlock(e.ctx()))
+	}
+}
+
+func cancelled(e *env) {
+	s, other := e.open(), e.open()
+	held, err := lock.Lock(e.ctx(), s, "l")
+	e.must("lock", err)
+	why := errors.New("the user went home")
+	ctx, cancel := context.WithCancelCause(e.ctx())
+	failed := make(chan error, 1)
+	go func() {
+		_, err := lock.Lock(ctx, other, "l")
+		failed <- err
+	}()
+	never(e, "a second holder was admitted", failed)
+	behind := queueUp(e, e.ctx(), e.open(), "l")
+	cancel(why)
+	start := time.Now()
+	err = soon(e, "the cancelled wait", failed)
+	if !errors.Is(err, context.Canceled) || !errors.Is(err, why) {
+		e.Errorf("the error %v matches not both context.Canceled and the cause", err)
+	}
+	if d := time.Since(start); d > 2*time.Second {
+		e.Errorf("the cancelled wait took %v to end", d)
+	}
+	e.must("unlock", held.Unlock(e.ctx()))
+	next := soon(e, "the one behind it", behind)
+	e.must("unlock", next.Unlock(e.ctx()))
+}
+
+func try(e *env) {
+	s, other := e.open(), e.open()
+	held, err := lock.TryLock(e.ctx(), s, "l")
+	e.must("first TryLock", err)
+	for range 3 {
+		if _, err := lock.TryLock(e.ctx(), other, "l"); !errors.Is(err, kv.ErrLocked) {
+			e.Fatalf("TryLock of a held lock: %v", err)
+		}
+	}
+	e.must("unlock", held.Unlock(e.ctx()))
+	again, err := lock.TryLock(e.ctx(), other, "l")
+	e.must("TryLock of a free lock", err)
+	if again.Token() <= held.Token() {
+		e.Errorf("token %d after %d", again.Token(), held.Token())
+	}
+	e.must("unlock", again.Unlock(e.ctx()))
+}
+
+func unlock(e *env) {
+	s := e.open()
+	held, err := lock.Lock(e.ctx(), s, "l")
+	e.must("lock", err)
+	ended, cancel := context.WithCancel(e.ctx())
+	cancel()
+	first := held.Unlock(ended)
+	if second := held.Unlock(e.ctx()); !errors.Is(second, first) && second != first {
+		e.Errorf("Unlock: %v, and again: %v", first, second)
+	}
+	if held.Err() != nil {
+		e.Errorf("Err after Unlock: %v", held.Err())
+	}
+	soon(e, "Done after Unlock", held.Done())
+	// The release was made with the ended context too.
+	next, err := lock.Lock(e.ctx(), e.open(), "l")
+	e.must("lock after it", err)
+	if _, err := s.Put(e.ctx(), "k", nil, kv.If(held.Check())); !errors.Is(err, kv.ErrLockLost) {
+		e.Errorf("a write under the released lock: %v", err)
+	}
+	e.must("unlock", next.Unlock(e.ctx()))
+}
+
+func lost(e *env) {
+	var cut shut
+	s, other := e.open(kv.Intercept(cut.intercept)), e.open()
+	lease := max(2*time.Second, s.Capabilities().MinLease)
+	held, err := lock.Lock(e.ctx(), s, "l", lock.Lease(lease))
+	e.must("lock", err)
+	_, err = s.Put(e.ctx(), "k", []byte("held"), kv.If(held.Check()))
+	e.must("a write while held", err)
+	work := held.Context(e.ctx())
+	start := time.Now()
+	cut.off()
+	next, err := lock.Lock(e.ctx(), other, "l", lock.Lease(lease))
+	e.must("lock by another", err)
+	if next.Token() <= held.Token() {
+		e.Errorf("token %d after %d", next.Token(), held.Token())
+	}
+	// Whoever loses the lock knows before somebody else can have it.
+	select {
+	case <-work.Done():
+	default:
+		e.Errorf("the holder was not told though another holds the lock, %v after its last renewal", time.Since(start))
+	}
+	if cause := context.Cause(work); !errors.Is(cause, kv.ErrLockLost) {
+		e.Errorf("the cause is %v", cause)
+	}
+	if !errors.Is(held.Err(), kv.ErrLockLost) {
+		e.Errorf("Err: %v", held.Err())
+	}
+	if _, err := s.Put(e.ctx(), "k", []byte("late"), kv.If(held.Check())); !errors.Is(err, kv.ErrLockLost) {
+		e.Errorf("a late write: %v", err)
+	}
+	if err := held.Unlock(e.ctx()); !errors.Is(err, kv.ErrLockLost) {
+		e.Errorf("Unlock of a lost lock: %v", err)
+	}
+	got, err := other.Get(e.ctx(), "k")
+	e.must("get", err)
+	if string(got.Value) != "held" {
+		e.Errorf("the late write was applied: %q", got.Value)
+	}
+	e.must("unlock", next.Unlock(e.ctx()))
+}
+
+func closing(e *env) {
+	s := kv.New(e.h.Open(e.T, e.root))
+	held, err := lock.Lock(e.ctx(), s, "l")
+	e.must("lock", err)
+	waiting := make(chan error, 1)
+	go func() {
+		h, err := lock.Lock(e.ctx(), s, "l")
+		if err == nil {
+			// Admitted by the release that Close made, and released itself.
+			<-h.Done()
+			err = kv.ErrClosed
+		}
+		waiting <- err
+	}()
+	never(e, "a second holder was admitted", waiting)
+	e.must("close", s.Close())
+	if err := soon(e, "the one who waited", waiting); err == nil {
+		e.Error("a lock of a closed store")
+	}
+	soon(e, "Done after Close", held.Done())
+	_ = held.Unlock(e.ctx()) // whatever it returns, it does not hang
+	next, err := lock.Lock(e.ctx(), e.open(), "l")
+	e.must("lock by another", err)
+	e.must("unlock", next.Unlock(e.ctx()))
+}

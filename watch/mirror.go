@@ -1,0 +1,373 @@
+package watch
+
+import (
+	"context"
+	"iter"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/google/btree"
+
+	"github.com/polykv/kv"
+	"github.com/polykv/kv/backend"
+	"github.com/polykv/kv/internal/keys"
+)
+
+// Change is one difference of a mirror. Old has Revision 0 for a key that is
+// new, New has Revision 0 for one that is gone.
+type Change[T any] struct {
+	Key      string
+	Old, New kv.Entry[T]
+}
+
+// Option configures a mirror or a value.
+type Option interface{ set(options) options }
+
+type options struct{ bad func(error) }
+
+type optionFunc func(options) options
+
+func (f optionFunc) set(o options) options { return f(o) }
+
+// OnBadValue has f called with each error that matches *codec.Error: the
+// mirror keeps the last good value of that key. f runs on the mirror's
+// goroutine, and on the caller's for what NewMirror finds.
+func OnBadValue(f func(error)) Option {
+	return optionFunc(func(o options) options { o.bad = f; return o })
+}
+
+// Mirror is a replica in memory of all that a store or a typed view has; for a
+// part of it there is Sub. It serves reads
+// without I/O and follows the store: changes are applied in order, and history
+// that was lost is repaired by differences, so that a mirror is never rebuilt
+// and never empty for a moment. All methods are safe for concurrent use.
+//
+// It holds every value, decoded. What a value points to is shared by all who
+// read it and must not be changed.
+type Mirror[T any] struct {
+	w       *kv.Watch[T]
+	cancel  context.CancelFunc
+	done    chan struct{}
+	bad     func(error)
+	closing atomic.Bool
+
+	mu        sync.RWMutex
+	entries   *btree.BTreeG[kv.Entry[T]] // by key
+	synced    bool
+	revision  kv.Revision // the highest that was applied
+	whole     kv.Revision // all writes below it were applied; 0: not known
+	err       error
+	handlers  []*handler[T] // replaced, never changed: take reads it without the lock
+	posted    []func()      // for the goroutine, between events
+	interrupt context.CancelFunc
+	ended     bool // the goroutine takes nothing from posted any more
+}
+
+// handler is a function that wants the changes.
+type handler[T any] struct {
+	f       func(Change[T])
+	stopped atomic.Bool
+}
+
+// NewMirror opens a mirror of src and returns once it has the whole snapshot,
+// which ctx bounds. Errors: those of Watch.
+func NewMirror[T any](ctx context.Context, src Source[T], opts ...Option) (*Mirror[T], error) {
+	var o options
+	for _, opt := range opts {
+		if opt != nil {
+			o = opt.set(o)
+		}
+	}
+	life, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	stop := context.AfterFunc(ctx, cancel)
+	w, err := src.Watch(life, "", kv.FromSnapshot())
+	m := &Mirror[T]{
+		w: w, cancel: cancel, done: make(chan struct{}), bad: o.bad,
+		entries: btree.NewG(16, func(a, b kv.Entry[T]) bool { return a.Key < b.Key }),
+	}
+	for err == nil && !m.synced {
+		var ev kv.Event[T]
+		ev, err = w.Next(life)
+		err = m.take(ev, err)
+	}
+	if err = opened(ctx, stop, err); err != nil {
+		cancel()
+		if w != nil {
+			w.Close()
+		}
+		return nil, err
+	}
+	go m.run()
+	return m, nil
+}
+
+// opened is the error of an opening that ctx bounds, and whose stream's life
+// the end of ctx cancels until stop is called.
+func opened(ctx context.Context, stop func() bool, err error) error {
+	if stop() && err == nil {
+		return nil
+	}
+	if ended := backend.ContextError(ctx); ended != nil {
+		return backend.Because(ended, err)
+	}
+	return err
+}
+
+// run applies events until the stream ends.
+func (m *Mirror[T]) run() {
+	defer close(m.done)
+	defer m.w.Close()
+	for {
+		ctx, cancel := context.WithCancel(context.Background())
+		m.mu.Lock()
+		m.interrupt = cancel
+		posted := m.posted
+		m.posted = nil
+		m.mu.Unlock()
+		for _, f := range posted {
+			f()
+		}
+		err := m.follow(ctx)
+		interrupted := ctx.Err() != nil
+		cancel()
+		if interrupted {
+			continue // an error that is final comes again
+		}
+		if m.closing.Load() {
+			err = nil
+		}
+		m.end(err)
+		return
+	}
+}
+
+// end says why, and does what was posted meanwhile.
+func (m *Mirror[T]) end(err error) {
+	for {
+		m.mu.Lock()
+		posted := m.posted
+		m.posted = nil
+		if len(posted) == 0 {
+			m.err, m.ended = err, true
+			m.mu.Unlock()
+			return
+		}
+		m.mu.Unlock()
+		for _, f := range posted {
+			f()
+		}
+	}
+}
+
+func (m *Mirror[T]) follow(ctx context.Context) error {
+	for {
+		ev, err := m.w.Next(ctx)
+		if err = m.take(ev, err); err != nil {
+			return err
+		}
+	}
+}
+
+// take applies one event. A value that does not decode is not an error of the
+// stream.
+func (m *Mirror[T]) take(ev kv.Event[T], err error) error {
+	if err != nil && !bad(err) {
+		return err
+	}
+	if err != nil && m.bad != nil {
+		m.bad(err)
+	}
+	m.mu.Lock()
+	m.advance(ev)
+	c := Change[T]{Key: ev.Key}
+	changed := false
+	switch {
+	case err != nil:
+	case ev.Kind == kv.Deleted:
+		c.Old, changed = m.entries.Delete(kv.Entry[T]{Key: ev.Key})
+	case ev.Key != "":
+		c.New, changed = ev.Entry, true
+		c.Old, _ = m.entries.ReplaceOrInsert(ev.Entry)
+	}
+	handlers := m.handlers
+	m.mu.Unlock()
+	if changed {
+		for _, h := range handlers {
+			if !h.stopped.Load() {
+				h.f(c)
+			}
+		}
+	}
+	return nil
+}
+
+// advance notes how far ev brings the mirror. What is listed, at the start and
+// after a loss of history, is in the order of keys, and on a store without
+// snapshots an entry says nothing of those with lower revisions. mu is held.
+func (m *Mirror[T]) advance(ev kv.Event[T]) {
+	switch ev.Kind {
+	case kv.Resynced:
+		m.synced, m.revision, m.whole = false, 0, 0 // a restored store may begin lower
+	case kv.Synced:
+		m.synced, m.whole = true, ev.Revision
+	case kv.Created, kv.Updated, kv.Deleted:
+		if m.synced {
+			m.whole = max(m.whole, ev.Revision)
+		}
+	}
+	m.revision = max(m.revision, ev.Revision)
+}
+
+// Get returns the entry at key. A malformed key is one that is not there.
+func (m *Mirror[T]) Get(key string) (kv.Entry[T], bool) {
+	key, err := keys.Canonical(key)
+	if err != nil {
+		return kv.Entry[T]{}, false
+	}
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	return m.entries.Get(kv.Entry[T]{Key: key})
+}
+
+// Len is how many entries there are.
+func (m *Mirror[T]) Len() int {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	return m.entries.Len()
+}
+
+// All yields the entries as they are now, in byte order of their keys. What
+// changes during the loop does not show in it.
+func (m *Mirror[T]) All() iter.Seq[kv.Entry[T]] { return m.Below("") }
+
+// Below yields the entries strictly below prefix, as All does.
+func (m *Mirror[T]) Below(prefix string) iter.Seq[kv.Entry[T]] {
+	prefix, err := keys.CanonicalPrefix(prefix)
+	if prefix != "" {
+		prefix += "/"
+	}
+	return func(yield func(kv.Entry[T]) bool) {
+		if err != nil {
+			return // no key lies below what is no prefix
+		}
+		m.mu.Lock() // of two Clones of a tree at a time neither is safe
+		entries := m.entries.Clone()
+		m.mu.Unlock()
+		entries.AscendGreaterOrEqual(kv.Entry[T]{Key: prefix}, func(e kv.Entry[T]) bool {
+			return strings.HasPrefix(e.Key, prefix) && yield(e)
+		})
+	}
+}
+
+// OnChange has f called for each entry that is there, as new, and then for each
+// change, in order and one at a time, on the mirror's goroutine: a slow f holds
+// up the mirror, and one that waits for the mirror waits for ever. It returns
+// at once, save on a mirror that has ended: f is then called for each entry
+// before OnChange returns. stop ends the calls; one may be under way while it
+// returns.
+func (m *Mirror[T]) OnChange(f func(Change[T])) (stop func()) {
+	h := &handler[T]{f: f}
+	m.post(func() {
+		for e := range m.All() {
+			if h.stopped.Load() {
+				return
+			}
+			f(Change[T]{Key: e.Key, New: e})
+		}
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		if !h.stopped.Load() {
+			m.handlers = append(m.handlers[:len(m.handlers):len(m.handlers)], h)
+		}
+	})
+	return func() {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		h.stopped.Store(true)
+		if i := slices.Index(m.handlers, h); i >= 0 {
+			m.handlers = slices.Delete(slices.Clone(m.handlers), i, i+1)
+		}
+	}
+}
+
+// post has f run on the mirror's goroutine, between two events, or at once if
+// that has ended.
+func (m *Mirror[T]) post(f func()) {
+	m.mu.Lock()
+	if m.ended {
+		m.mu.Unlock()
+		f()
+		return
+	}
+	m.posted = append(m.posted, f)
+	if m.interrupt != nil {
+		m.interrupt()
+	}
+	m.mu.Unlock()
+}
+
+// Sync returns when the mirror has all writes that were complete when it was
+// called: a read after it is as fresh as one of the store. It costs one
+// request.
+func (m *Mirror[T]) Sync(ctx context.Context) error { return m.w.Sync(ctx) }
+
+// Wait returns when the mirror has the write whose revision is rev: read your
+// own write. It costs no request if the mirror is there already.
+func (m *Mirror[T]) Wait(ctx context.Context, rev kv.Revision) error {
+	m.mu.RLock()
+	// Only where events come in one order does one beyond rev say that rev
+	// was applied.
+	there := m.synced && m.w.Lossless() && m.whole > rev
+	m.mu.RUnlock()
+	if there {
+		return nil
+	}
+	return m.Sync(ctx)
+}
+
+// Status tells how stale the mirror may be.
+type Status struct {
+	Synced    bool        // false while differences are being worked out
+	Revision  kv.Revision // the highest that was applied
+	kv.Health             // of the watch behind it
+}
+
+// Status tells how the mirror is doing.
+func (m *Mirror[T]) Status() Status {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	return Status{Synced: m.synced, Revision: m.revision, Health: m.w.Health()}
+}
+
+// Lag is how long the store has not been reachable: 0 while it is.
+func (m *Mirror[T]) Lag() time.Duration {
+	if since := m.w.Health().DisconnectedSince; !since.IsZero() {
+		return time.Since(since)
+	}
+	return 0
+}
+
+// Done is closed when the mirror follows the store no longer: see Err. What it
+// has can still be read.
+func (m *Mirror[T]) Done() <-chan struct{} { return m.done }
+
+// Err is nil while the mirror follows the store and after Close, and otherwise
+// why it stopped: kv.ErrClosed when the store was closed, kv.ErrPermission.
+func (m *Mirror[T]) Err() error {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	return m.err
+}
+
+// Close ends the mirror and waits for its goroutine. It is idempotent, and not
+// to be called by a handler.
+func (m *Mirror[T]) Close() error {
+	m.closing.Store(true)
+	m.w.Close()
+	<-m.done
+	m.cancel()
+	return nil
+}
