@@ -289,14 +289,15 @@ func (h *hub) answer(ev backend.Event) {
 		h.last = max(h.last, ev.Revision)
 		h.whole, h.placed = h.last, true
 	}
-	for _, m := range h.asked {
-		if _, ok := h.subs[m.sub]; ok {
-			m.sub.push(queued{Event: ev, mark: m.id})
-		}
-	}
+	// Before the marks: a reader whom Sync waited for has its Progress.
 	for sub := range h.subs {
 		if sub.progress {
 			sub.push(queued{Event: ev})
+		}
+	}
+	for _, m := range h.asked {
+		if _, ok := h.subs[m.sub]; ok {
+			m.sub.push(queued{Event: ev, mark: m.id})
 		}
 	}
 	h.asked, h.syncing = nil, false

@@ -197,6 +197,9 @@ func (s *subscription) await(ctx context.Context, come <-chan struct{}) error {
 	case <-s.ctx.Done():
 		return s.endError()
 	case <-s.h.ctx.Done():
+		if s.ctx.Err() != nil { // it took the hub along
+			return s.endError()
+		}
 		s.h.mu.Lock()
 		defer s.h.mu.Unlock()
 		if s.h.err != nil {
