@@ -130,10 +130,7 @@ func (l *lister) scan(ctx context.Context, from string) (p page, err error) {
 	defer rollback(tx)
 	defer func() { err = classify(err) }()
 	defer rescue(&err)
-	b, err := l.e.layout.open(tx)
-	if err != nil {
-		return page{}, err
-	}
+	b := l.e.layout.open(tx)
 	// What this transaction sees may be on its way to the watchers and to
 	// undo. The committer, which is past its commit, waits for nobody.
 	if err := l.e.awaitPublished(ctx, l.st, b); err != nil {
@@ -158,7 +155,7 @@ func (e *engine) awaitPublished(ctx context.Context, st *state, b buckets) error
 	if st.feed.Last() >= rev {
 		return nil
 	}
-	if b.owner() != e.id {
+	if b.owner != e.id {
 		return fmt.Errorf("%w: another Store has begun to write to bucket %q", backend.ErrClosed, e.layout.root)
 	}
 	return st.feed.Wait(ctx, rev, nil)
