@@ -241,3 +241,35 @@ func BenchmarkPut(b *testing.B) {
 		})
 	})
 }
+
+// BenchmarkList compares a cursor over 10,000 keys, with copies, with List.
+func BenchmarkList(b *testing.B) {
+	db, d := benchDB(b)
+	raw := func(int) {
+		n := 0
+		err := db.View(func(tx *bbolt.Tx) error {
+			return tx.Bucket([]byte("kv")).ForEach(func(k, v []byte) error {
+				if _, value := string(k), bytes.Clone(v); len(value) == 256 {
+					n++
+				}
+				return nil
+			})
+		})
+		if err != nil || n != benchKeys {
+			b.Fatal(n, err)
+		}
+	}
+	ours := func(int) {
+		n := 0
+		for e, err := range d.List(context.Background(), "", backend.ListOptions{}) {
+			if err != nil || len(e.Value) != 256 {
+				b.Fatal(e, err)
+			}
+			n++
+		}
+		if n != benchKeys {
+			b.Fatal(n)
+		}
+	}
+	b.Run("compare", func(b *testing.B) { compare(b, 1, raw, ours) })
+}
