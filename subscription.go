@@ -332,18 +332,23 @@ func (s *subscription) step(ctx context.Context) (ev backend.Event, ok bool, err
 	return ev, false, nil
 }
 
-// endError is why s.ctx ended.
+// endError is why s.ctx ended: what came first of close and the end of the
+// context that the stream was opened with.
 func (s *subscription) endError() error {
-	if err := contextError(s.opened); err != nil {
-		return err
+	if by, ok := context.Cause(s.ctx).(*closedFor); ok {
+		return by.error
 	}
-	return context.Cause(s.ctx)
+	return contextError(s.opened)
 }
+
+// closedFor tells close from the end of the user's context, whose cause may be
+// any error.
+type closedFor struct{ error }
 
 // close ends the subscription, for the given reason unless it has ended
 // already, and waits until nothing is left of it.
 func (s *subscription) close(reason error) {
-	s.cancel(reason)
+	s.cancel(&closedFor{reason})
 	<-s.finished
 }
 

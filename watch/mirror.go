@@ -48,10 +48,11 @@ func OnBadValue(f func(error)) Option {
 // It holds every value, decoded. What a value points to is shared by all who
 // read it and must not be changed.
 type Mirror[T any] struct {
-	w      *kv.Watch[T]
-	cancel context.CancelFunc
-	done   chan struct{}
-	bad    func(error)
+	w       *kv.Watch[T]
+	cancel  context.CancelFunc
+	done    chan struct{}
+	bad     func(error)
+	closing atomic.Bool
 
 	mu        sync.RWMutex
 	entries   *btree.BTreeG[kv.Entry[T]] // by key
@@ -99,7 +100,7 @@ func NewMirror[T any](ctx context.Context, src Source[T], opts ...Option) (*Mirr
 		}
 		return nil, err
 	}
-	go m.run(life)
+	go m.run()
 	return m, nil
 }
 
@@ -116,11 +117,11 @@ func opened(ctx context.Context, stop func() bool, err error) error {
 }
 
 // run applies events until the stream ends.
-func (m *Mirror[T]) run(life context.Context) {
+func (m *Mirror[T]) run() {
 	defer close(m.done)
 	defer m.w.Close()
 	for {
-		ctx, cancel := context.WithCancel(life)
+		ctx, cancel := context.WithCancel(context.Background())
 		m.mu.Lock()
 		m.interrupt = cancel
 		posted := m.posted
@@ -130,13 +131,13 @@ func (m *Mirror[T]) run(life context.Context) {
 			f()
 		}
 		err := m.follow(ctx)
-		interrupted := ctx.Err() != nil && life.Err() == nil
+		interrupted := ctx.Err() != nil
 		cancel()
 		if interrupted {
 			continue // an error that is final comes again
 		}
-		if life.Err() != nil {
-			err = nil // Close
+		if m.closing.Load() {
+			err = nil
 		}
 		m.end(err)
 		return
@@ -364,7 +365,9 @@ func (m *Mirror[T]) Err() error {
 // Close ends the mirror and waits for its goroutine. It is idempotent, and not
 // to be called by a handler.
 func (m *Mirror[T]) Close() error {
-	m.cancel()
+	m.closing.Store(true)
+	m.w.Close()
 	<-m.done
+	m.cancel()
 	return nil
 }

@@ -11,12 +11,13 @@ import (
 // Value is one key's live value: a configuration that follows the store.
 // Methods are safe for concurrent use.
 type Value[T any] struct {
-	w      *kv.Watch[T]
-	absent T
-	bad    func(error)
-	cancel context.CancelFunc
-	done   chan struct{}
-	now    atomic.Pointer[T]
+	w       *kv.Watch[T]
+	absent  T
+	bad     func(error)
+	cancel  context.CancelFunc
+	done    chan struct{}
+	now     atomic.Pointer[T]
+	closing atomic.Bool
 
 	mu      sync.Mutex
 	changed chan struct{}
@@ -53,15 +54,15 @@ func NewValue[T any](ctx context.Context, src KeySource[T], key string, absent T
 		}
 		return nil, err
 	}
-	go v.run(life)
+	go v.run()
 	return v, nil
 }
 
-func (v *Value[T]) run(life context.Context) {
+func (v *Value[T]) run() {
 	defer close(v.done)
 	defer v.w.Close()
 	for {
-		ev, err := v.w.Next(life)
+		ev, err := v.w.Next(context.Background())
 		switch {
 		case err == nil:
 			v.apply(ev)
@@ -70,8 +71,8 @@ func (v *Value[T]) run(life context.Context) {
 				v.bad(err)
 			}
 		default:
-			if life.Err() != nil {
-				err = nil // Close
+			if v.closing.Load() {
+				err = nil
 			}
 			v.mu.Lock()
 			v.err = err
@@ -126,7 +127,9 @@ func (v *Value[T]) Err() error {
 
 // Close ends the value and waits for its goroutine. It is idempotent.
 func (v *Value[T]) Close() error {
-	v.cancel()
+	v.closing.Store(true)
+	v.w.Close()
 	<-v.done
+	v.cancel()
 	return nil
 }

@@ -59,7 +59,7 @@ func TestAuth(t *testing.T) {
 		must(admin.UserAdd(ctx, user, "pass"))
 		must(admin.RoleAdd(ctx, user))
 		for _, p := range prefixes {
-			must(admin.RoleGrantPermission(ctx, user, p, clientv3.GetPrefixRangeEnd(p), clientv3.PermissionType(kind)))
+			must(admin.RoleGrantPermission(ctx, user, p, clientv3.GetPrefixRangeEnd(p), kind))
 		}
 		must(admin.UserGrantRole(ctx, user, user))
 	}

@@ -11,7 +11,7 @@ import (
 )
 
 // List implements backend.Store. It walks the tree with up to 32 requests under way, and holds the names of one
-// directory a level, and the values of as many keys as there are requests.
+// directory a level and of small ones ahead, and the values of as many keys as there are requests.
 func (s *Store) List(ctx context.Context, prefix string, o backend.ListOptions) iter.Seq2[backend.Entry, error] {
 	return func(yield func(backend.Entry, error) bool) {
 		dir, err := s.dir(prefix)

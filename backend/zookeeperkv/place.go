@@ -34,7 +34,7 @@ func (c *contender) enter(ctx context.Context, value []byte) (alone bool, err er
 	var wait backoff.Backoff
 	for {
 		sent := time.Now()
-		res, _, err := s.multi(ctx, c.l, ops, func() { c.undo() })
+		res, _, err := s.multi(ctx, c.l, ops, c.late)
 		switch {
 		case err == nil:
 			c.path, c.token, c.renewed = res[0].String, res[1].Stat.Mzxid, sent
@@ -101,6 +101,19 @@ func (c *contender) find(ctx context.Context) (bool, error) {
 		return true, nil
 	}
 	return false, nil
+}
+
+// late takes the answer to a request for a place whose caller has gone. It runs in the request's own goroutine, which
+// the closing of the link waits for.
+func (c *contender) late(res []zk.MultiResponse, err error) {
+	if err == nil && len(res) > 0 {
+		if err = c.l.conn.Delete(res[0].String, -1); err == nil || errors.Is(err, zk.ErrNoNode) {
+			return
+		}
+	}
+	if !answered(err) {
+		c.undo()
+	}
 }
 
 // undo removes what a request may have left whose caller has gone, however long that takes: the session that the

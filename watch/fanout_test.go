@@ -1,0 +1,305 @@
+package watch_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"runtime"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/polykv/kv"
+	"github.com/polykv/kv/watch"
+)
+
+func newMirror(t testing.TB, src *kv.Typed[int]) *watch.Mirror[int] {
+	t.Helper()
+	m, err := watch.NewMirror(limited(t), src)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { m.Close() })
+	return m
+}
+
+// told is what a subscriber gets of all that was written before the new key end.
+func told(t testing.TB, src *kv.Typed[int], m *watch.Mirror[int], s *watch.Subscription[int], end string) (out []string) {
+	t.Helper()
+	last := put(t, src, end, 0)
+	if err := m.Sync(limited(t)); err != nil {
+		t.Fatal(err)
+	}
+	for {
+		ev, err := s.Next(limited(t))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if ev.Revision == last.Revision {
+			return out
+		}
+		out = append(out, show(ev))
+	}
+}
+
+func TestSubscribe(t *testing.T) {
+	s := newStore(t)
+	src := numbers(s)
+	put(t, src, "a", 1)
+	put(t, src, "b", 2)
+	m := newMirror(t, src)
+	sub := m.Subscribe(nil)
+	defer sub.Close()
+	next(t, sub, "existing a 1")
+	next(t, sub, "existing b 2")
+	next(t, sub, "synced")
+	put(t, src, "c", 3)
+	put(t, src, "a", 4)
+	del(t, src, "a")
+	put(t, src, "a", 5)
+	next(t, sub, "created c 3")
+	next(t, sub, "updated a 4 (1)")
+	next(t, sub, "deleted a 0 (4)")
+	ev := next(t, sub, "created a 5")
+	if e, err := src.Get(t.Context(), "a"); err != nil || e != ev.Entry {
+		t.Errorf("the event has %v, the store %v %v", ev.Entry, e, err)
+	}
+	ctx, cancel := context.WithCancelCause(t.Context())
+	why := errors.New("enough")
+	cancel(why)
+	if _, err := sub.Next(ctx); !errors.Is(err, context.Canceled) || !errors.Is(err, why) {
+		t.Errorf("with an ended context: %v", err)
+	}
+	put(t, src, "d", 6) // an ended context has not ended the stream
+	next(t, sub, "created d 6")
+	if err := errors.Join(sub.Close(), sub.Close()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := sub.Next(limited(t)); !errors.Is(err, kv.ErrClosed) {
+		t.Errorf("after Close: %v", err)
+	}
+}
+
+func TestSubscriberMerges(t *testing.T) {
+	s := newStore(t)
+	src := numbers(s)
+	for i, key := range []string{"gone", "same", "there"} {
+		put(t, src, key, i)
+	}
+	m := newMirror(t, src)
+	sub := m.Subscribe(watch.Buffer(0)) // one
+	defer sub.Close()
+	for range 4 {
+		if _, err := sub.Next(limited(t)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	put(t, src, "new", 1)
+	put(t, src, "new", 2)
+	put(t, src, "there", 7)
+	put(t, src, "there", 8)
+	put(t, src, "fleeting", 1)
+	del(t, src, "fleeting")
+	del(t, src, "gone")
+	del(t, src, "same")
+	put(t, src, "same", 9)
+	put(t, src, "same", 10)
+	got := told(t, src, m, sub, "end")
+	want := []string{"created new 2", "updated there 8 (2)", "deleted gone 0 (0)", "deleted same 0 (1)", "created same 10"}
+	if !slices.Equal(got, want) {
+		t.Errorf("got  %q\nwant %q", got, want)
+	}
+	// Who has caught up gets one by one again.
+	put(t, src, "new", 3)
+	next(t, sub, "updated new 3 (2)")
+
+	// Between the halves of a recreation another change may come.
+	put(t, src, "x", 0)
+	next(t, sub, "created x 0")
+	put(t, src, "x", 1)
+	del(t, src, "x")
+	put(t, src, "x", 2)
+	if err := m.Sync(limited(t)); err != nil {
+		t.Fatal(err)
+	}
+	next(t, sub, "deleted x 0 (0)")
+	del(t, src, "x")
+	put(t, src, "y", 1)
+	if err := m.Sync(limited(t)); err != nil {
+		t.Fatal(err)
+	}
+	next(t, sub, "created y 1")
+
+	// What changes before it was told of is told once.
+	late := m.Subscribe(watch.Buffer(1))
+	defer late.Close()
+	del(t, src, "new")
+	put(t, src, "there", 20)
+	del(t, src, "y")
+	put(t, src, "y", 2)
+	got = told(t, src, m, late, "end of late")
+	want = []string{"existing end 0", "existing same 10", "existing there 20", "existing y 2", "synced"}
+	if !slices.Equal(got, want) {
+		t.Errorf("got  %q\nwant %q", got, want)
+	}
+}
+
+func TestEndWhenSlow(t *testing.T) {
+	s := newStore(t)
+	src := numbers(s)
+	for i := range 10 { // more than the buffer: they do not count
+		put(t, src, fmt.Sprint(i), i)
+	}
+	m := newMirror(t, src)
+	sub := m.Subscribe(watch.Buffer(3), watch.EndWhenSlow())
+	defer sub.Close()
+	put(t, src, "0", 1)
+	put(t, src, "0", 2)
+	put(t, src, "0", 3)
+	if err := m.Sync(limited(t)); err != nil {
+		t.Fatal(err)
+	}
+	for i := range 10 {
+		next(t, sub, fmt.Sprintf("existing %d %d", i, i))
+	}
+	next(t, sub, "synced")
+	next(t, sub, "updated 0 1 (0)")
+	put(t, src, "0", 4)
+	next(t, sub, "updated 0 2 (1)")
+	for i := range 5 {
+		put(t, src, "0", 5+i)
+	}
+	if err := m.Sync(limited(t)); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if _, err := sub.Next(limited(t)); !errors.Is(err, watch.ErrSlow) {
+			t.Fatalf("want ErrSlow, got %v", err)
+		}
+	}
+	sub.Close()
+	if _, err := sub.Next(limited(t)); !errors.Is(err, watch.ErrSlow) {
+		t.Errorf("the reason is forgotten: %v", err)
+	}
+}
+
+// TestAbsentSubscriber: what waits is bounded by the keys that are there, also
+// where keys come and go that nobody will ever see again.
+func TestAbsentSubscriber(t *testing.T) {
+	s := newStore(t)
+	src := numbers(s)
+	m := newMirror(t, src)
+	sub := m.Subscribe(watch.Buffer(10))
+	defer sub.Close()
+	write := func(n int) {
+		for i := range n {
+			key := fmt.Sprint("fleeting", i)
+			put(t, src, key, i)
+			del(t, src, key)
+			put(t, src, "flapping", i)
+			del(t, src, "flapping")
+		}
+		if err := m.Sync(limited(t)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ctx := limited(t)
+	const rounds = 10_000
+	write(rounds)
+	if n := watch.Waiting(sub); n > 1000 {
+		t.Errorf("%d items wait after %d changes that left nothing", n, 4*rounds)
+	}
+
+	// So it is for a subscriber that is always a little behind.
+	behind := m.Subscribe(watch.Buffer(1 << 20))
+	defer behind.Close()
+	next(t, behind, "synced")
+	put(t, src, "k", 0)
+	for i := range rounds {
+		put(t, src, "k", i+1)
+		if _, err := behind.Next(ctx); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := watch.Waiting(behind); n > 1000 {
+		t.Errorf("%d items are held for a subscriber that is one behind", n)
+	}
+}
+
+// TestThousandSubscribers: all of them arrive at the store's state, the slow
+// and the merging ones too, and what each is told follows from what it knew.
+func TestThousandSubscribers(t *testing.T) {
+	s := newStore(t)
+	src := numbers(s)
+	m := newMirror(t, src)
+	const subscribers, writers, each = 1000, 4, 100
+	var reading, writing sync.WaitGroup
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	for i := range writers {
+		writing.Go(func() {
+			churn(t, src, fmt.Sprintf("w%d", i), each, rand.New(rand.NewPCG(seed, uint64(i))))
+		})
+	}
+	for i := range subscribers {
+		sub := m.Subscribe(watch.Buffer([]int{1, 8, 1024}[i%3]))
+		reading.Go(func() {
+			defer sub.Close()
+			state := map[string]kv.Entry[int]{}
+			synced := false
+			for n := 0; ; n++ {
+				ev, err := sub.Next(ctx)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				was, known := state[ev.Key]
+				ok := true
+				switch ev.Kind {
+				case kv.Synced:
+					ok, synced = !synced, true
+				case kv.Existing:
+					ok = !known && !synced
+				case kv.Created:
+					ok = !known && synced
+				case kv.Updated:
+					ok = known && *ev.Prev == was && ev.Revision > was.Revision
+				case kv.Deleted:
+					ok = known && *ev.Prev == was
+				}
+				if !ok {
+					t.Errorf("subscriber %d knew %v and was told %s", i, was, show(ev))
+					return
+				}
+				switch {
+				case ev.Kind == kv.Deleted:
+					delete(state, ev.Key)
+				case ev.Key != "":
+					state[ev.Key] = ev.Entry
+				}
+				if ev.Key == "end" {
+					break
+				}
+				if i%2 == 0 && n%4 == 0 {
+					runtime.Gosched() // slower than the others
+				}
+			}
+			if len(state) != m.Len() {
+				t.Errorf("subscriber %d knows %d entries of %d", i, len(state), m.Len())
+			}
+			for key, e := range state {
+				if there, _ := m.Get(key); there != e {
+					t.Errorf("subscriber %d has %v for %v", i, e, there)
+				}
+			}
+		})
+	}
+	writing.Wait()
+	put(t, src, "end", 1)
+	reading.Wait()
+	same(t, m, src)
+}
