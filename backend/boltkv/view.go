@@ -21,7 +21,7 @@ import (
 // and from closing, and nobody has to wait for that longer.
 type view struct {
 	buckets
-	tx      *bbolt.Tx
+	records *bbolt.Bucket
 	id      int64 // of tx
 	commits int64 // of the database when the view began
 	ours    bool  // the records are written by this engine only
@@ -99,12 +99,11 @@ func (e *engine) openView(ctx context.Context) (*view, error) {
 	if err != nil {
 		return nil, err
 	}
-	v := &view{tx: tx, id: int64(tx.ID()), commits: commits}
-	if v.buckets, err = e.openBuckets(tx); err != nil {
+	v := &view{id: int64(tx.ID()), commits: commits}
+	if err := v.open(e, tx); err != nil {
 		rollback(tx)
 		return nil, classify(err)
 	}
-	v.ours = v.owner() == e.id
 	v.refs.Store(1)
 	if commits > 0 {
 		e.views.install(v)
@@ -112,9 +111,16 @@ func (e *engine) openView(ctx context.Context) (*view, error) {
 	return v, nil
 }
 
-func (e *engine) openBuckets(tx *bbolt.Tx) (b buckets, err error) {
+// open opens the buckets that every Get needs: views are shared, so nothing of
+// them is set later.
+func (v *view) open(e *engine, tx *bbolt.Tx) (err error) {
 	defer rescue(&err)
-	return e.layout.open(tx)
+	v.buckets = e.layout.open(tx)
+	if v.meta != nil {
+		v.records = v.buckets.records()
+	}
+	v.ours = v.owner == e.id
+	return nil
 }
 
 // install makes v the current view, unless that is as new.
