@@ -45,8 +45,9 @@ type hub struct {
 	// table has the revision of each key as of last, while a watch
 	// FromSnapshot of a Lossless store needs it for repair: see repair.
 	table map[string]version
-	// mended is set from a repair until the first answer of the new upstream:
-	// what that tells in between, the repair may have listed.
+	// mended is set from the begin of a repair until the first answer of the
+	// new upstream: what that tells before, the repair may have listed, and
+	// last does not say from where on it tells everything.
 	mended bool
 }
 

@@ -140,7 +140,7 @@ func (s *subscription) fromReplay(ctx context.Context) (backend.Event, bool, err
 	}
 	// Only Progress says that a revision is complete: the events of one
 	// transaction share theirs.
-	caught := ev.Kind == Progress && s.h.placed && s.h.last <= ev.Revision
+	caught := ev.Kind == Progress && s.h.placed && !s.h.mended && s.h.last <= ev.Revision
 	if caught {
 		// The replay has told what the hub may have missed, too.
 		s.keepUp()

@@ -49,7 +49,9 @@ func (s *subscription) relist(dirty map[string]dirtyKey) {
 		}
 	}
 	s.again = &relisting{before: before}
-	s.view, s.base, s.gap = newView(true), nil, false
+	// While the repair is under way, what comes between this list and the new
+	// upstream is still to be missed: list once more then.
+	s.view, s.base, s.gap = newView(true), nil, s.apart
 	s.ready = append(s.ready, backend.Event{Kind: Resynced})
 }
 
