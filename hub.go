@@ -184,7 +184,9 @@ func (h *hub) fail(err error) {
 	h.c.mu.Unlock()
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.err = err
+	if h.err == nil {
+		h.err = err
+	}
 	for sub := range h.subs {
 		sub.wake()
 	}
@@ -223,7 +225,7 @@ func (h *hub) overlaps(ev backend.Event) bool {
 		return false
 	}
 	is, ok := h.table[ev.Entry.Key]
-	return ok && ev.Revision <= is.rev || !ok && ev.Kind == Deleted
+	return ok && ev.Revision <= is.rev || !ok && ev.Kind != Created
 }
 
 // record keeps the table up to date.
@@ -263,11 +265,17 @@ func (h *hub) askNext() {
 // replaced meanwhile, repair asks the new one.
 func (h *hub) ask(up backend.Watch) {
 	var b backoff.Backoff
-	for up.Sync(h.ctx) != nil {
-		if !b.Wait(h.ctx) {
+	for {
+		err := up.Sync(h.ctx)
+		switch {
+		case err == nil:
 			return
-		}
-		if h.upstream() != up {
+		case errors.Is(err, errors.ErrUnsupported):
+			// Nothing that needs a mark can be told the truth here.
+			h.fail(err)
+			h.cancel()
+			return
+		case !b.Wait(h.ctx) || h.upstream() != up:
 			return
 		}
 	}

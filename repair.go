@@ -3,6 +3,7 @@ package kv
 import (
 	"context"
 	"errors"
+	"maps"
 
 	"github.com/polykv/kv/backend"
 	"github.com/polykv/kv/internal/backoff"
@@ -28,8 +29,9 @@ func (h *hub) repair() bool {
 		case sub.snapshot:
 			snapshots++
 			sub.from = 0 // revisions may start lower in a restored store
-			sub.apart = !sub.settled || table == nil
-			sub.gap = sub.gap || sub.apart && sub.lagging
+			if sub.apart = !sub.settled; sub.apart && !sub.gap {
+				sub.gap, sub.base = true, maps.Clone(table)
+			}
 		case sub.ended == nil:
 			sub.ended = ErrHistoryLost
 			sub.wake()

@@ -120,9 +120,9 @@ type testCase struct {
 func cases() []testCase {
 	var all []testCase
 	for _, part := range [][]testCase{
-		keyCases(), valueCases(), revisionCases(), conditionCases(), readCases(), listCases(),
-		watchCases(), streamCases(), resumeCases(), foreignCases(), txnCases(), ttlCases(), leaseCases(), contendCases(),
-		contextCases(), lifeCases(),
+		keyCases(), valueCases(), revisionCases(), conditionCases(), raceCases(), readCases(), listCases(), iterationCases(),
+		watchCases(), eventCases(), streamCases(), resumeCases(), foreignCases(), txnCases(), ttlCases(), expiryCases(),
+		leaseCases(), contendCases(), fenceCases(), holderCases(), contextCases(), lifeCases(),
 	} {
 		all = append(all, part...)
 	}

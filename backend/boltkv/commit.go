@@ -288,7 +288,9 @@ func (e *engine) apply(tx *bbolt.Tx, t *table, batch []*request) (err error) {
 	if t.sides, err = t.recordWriter(e.recentBytes); err != nil {
 		return err
 	}
-	if err := e.claim(t); err != nil {
+	if t.owner == e.id {
+		t.cache = &e.cache
+	} else if err := e.claim(t); err != nil {
 		return err
 	}
 	for _, r := range batch {
@@ -300,20 +302,20 @@ func (e *engine) apply(tx *bbolt.Tx, t *table, batch []*request) (err error) {
 	if err := e.record(t); err != nil {
 		return err
 	}
-	return t.sides.store(t.meta)
+	return t.sides.store()
 }
 
-// claim makes sure that this engine's generation is the last one.
+// claim makes this engine's generation the last one.
 func (e *engine) claim(t *table) error {
-	if t.owner() == e.id {
-		return nil
-	}
 	if err := e.usable(); err != nil {
 		return err
 	}
 	if e.claimed {
 		err := fmt.Errorf("%w: another Store has begun to write to bucket %q", backend.ErrClosed, e.layout.root)
 		e.depose(err)
+		return err
+	}
+	if err := t.check(); err != nil {
 		return err
 	}
 	generations, err := t.past()
@@ -330,7 +332,7 @@ func (e *engine) claim(t *table) error {
 }
 
 // visible reports whether readers see the last of commits.
-func (e *engine) visible(commits []*embedded.Commit) bool {
+func (e *engine) visible(commits []*embedded.Commit) (yes bool) {
 	if len(commits) == 0 {
 		return false
 	}
@@ -339,8 +341,8 @@ func (e *engine) visible(commits []*embedded.Commit) bool {
 		return false
 	}
 	defer rollback(tx)
-	b, err := e.openBuckets(tx)
-	return err == nil && b.revision() >= commits[len(commits)-1].Revision
+	defer rescue(&err)
+	return e.layout.open(tx).revision() >= commits[len(commits)-1].Revision
 }
 
 // commit is tx.Commit with its panics as errors.

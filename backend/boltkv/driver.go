@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"runtime"
-	"runtime/debug"
 	"strings"
 	"time"
 
@@ -159,40 +158,22 @@ func open(ctx context.Context, path string, o bbolt.Options) (*bbolt.DB, error) 
 	}
 }
 
-// openFile opens the file and looks whether it is whole. bbolt reads the list
-// of free pages from a map of the file: where the file ends too early that is
-// a fault of memory, which is turned into an error here.
+// openFile opens the file, if it is whole.
 func openFile(path string, o bbolt.Options) (db *bbolt.DB, err error) {
-	var f *os.File
-	o.OpenFile = func(name string, flag int, mode os.FileMode) (_ *os.File, err error) {
-		f, err = os.OpenFile(name, flag, mode)
-		return f, err
-	}
-	defer func() {
-		if err != nil && f != nil {
-			_ = f.Close() // a panic left it open, and locked; else it is closed already
+	o.OpenFile = func(name string, flag int, mode os.FileMode) (*os.File, error) {
+		f, err := os.OpenFile(name, flag, mode)
+		if err != nil {
+			return nil, err
 		}
-	}()
+		if err := checkLength(f); err != nil {
+			return nil, errors.Join(err, f.Close())
+		}
+		return f, nil
+	}
 	defer rescue(&err)
-	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
-	if db, err = bbolt.Open(path, 0o600, &o); err != nil {
-		if errors.Is(err, berrors.ErrTimeout) {
-			return nil, fmt.Errorf("%w: the file is open elsewhere: %w", backend.ErrUnavailable, err)
-		}
-		return nil, classify(err)
+	db, err = bbolt.Open(path, 0o600, &o)
+	if errors.Is(err, berrors.ErrTimeout) {
+		return nil, fmt.Errorf("%w: the file is open elsewhere: %w", backend.ErrUnavailable, err)
 	}
-	tx, err := db.Begin(false)
-	if err != nil {
-		return nil, errors.Join(classify(err), db.Close())
-	}
-	size := tx.Size()
-	rollback(tx)
-	info, err := f.Stat()
-	if err == nil && info.Size() < size {
-		err = fmt.Errorf("%w: the file has %d bytes and should have %d", backend.ErrCorrupt, info.Size(), size)
-	}
-	if err != nil {
-		return nil, errors.Join(classify(err), db.Close())
-	}
-	return db, nil
+	return db, classify(err)
 }

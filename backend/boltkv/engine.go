@@ -95,8 +95,8 @@ func (e *engine) load(ctx context.Context) (*state, error) {
 // read makes the state of what tx sees, and returns the first deadline.
 func (e *engine) read(tx *bbolt.Tx) (st *state, next int64, err error) {
 	defer rescue(&err)
-	b, err := e.layout.open(tx)
-	if err != nil {
+	b := e.layout.open(tx)
+	if err := b.check(); err != nil {
 		return nil, 0, err
 	}
 	// bbolt keeps a bucket within its parent's page up to a quarter of the

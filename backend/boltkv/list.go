@@ -28,7 +28,8 @@ type lister struct {
 	scope    embedded.Range
 	keysOnly bool
 	undo     *undo
-	at       int64 // when the list began, in ms: what expired before is not listed
+	at       int64           // when the list began, in ms: what expired before is not listed
+	buffer   []backend.Entry // of the last page
 }
 
 // start begins the list of r. Keys whose time has come are removed first, so
@@ -100,7 +101,7 @@ func (e *engine) anyDue(ctx context.Context) (due bool, err error) {
 	return err == nil && deadline <= time.Now().UnixMilli(), err
 }
 
-// page is a part of a list.
+// page is a part of a list. It is valid until the next one is read.
 type page struct {
 	entries []backend.Entry // directories have no revision
 	foreign []string        // keys that have to be adopted before the page is right
@@ -130,10 +131,7 @@ func (l *lister) scan(ctx context.Context, from string) (p page, err error) {
 	defer rollback(tx)
 	defer func() { err = classify(err) }()
 	defer rescue(&err)
-	b, err := l.e.layout.open(tx)
-	if err != nil {
-		return page{}, err
-	}
+	b := l.e.layout.open(tx)
 	// What this transaction sees may be on its way to the watchers and to
 	// undo. The committer, which is past its commit, waits for nobody.
 	if err := l.e.awaitPublished(ctx, l.st, b); err != nil {
@@ -158,7 +156,7 @@ func (e *engine) awaitPublished(ctx context.Context, st *state, b buckets) error
 	if st.feed.Last() >= rev {
 		return nil
 	}
-	if b.owner() != e.id {
+	if b.owner != e.id {
 		return fmt.Errorf("%w: another Store has begun to write to bucket %q", backend.ErrClosed, e.layout.root)
 	}
 	return st.feed.Wait(ctx, rev, nil)
@@ -199,108 +197,143 @@ func (w *walker) next() { w.k, w.v = w.c.Next() }
 func (s *scanner) run(from string) error {
 	s.data.seek(from)
 	s.sides.seek(from)
-	for s.data.k != nil || s.sides.k != nil || s.over != nil {
-		key, present, value, r, err := s.step(from)
+	s.page.entries = s.buffer[:0]
+	defer func() { s.buffer = s.page.entries }()
+	for after := ""; ; { // the last key that was taken
+		if after != "" && s.over != nil {
+			from = after + "\x00"
+		}
+		it, err := s.take(from)
 		if err != nil {
 			return err
 		}
-		if key == "" || !s.scope.Covers(key) {
-			break
+		if it.key == "" || !s.scope.Covers(it.key) {
+			s.page.done = true
+			return nil
 		}
-		from = key + "\x00"
-		if !present || r.Deadline != 0 && r.Deadline <= s.at {
-			continue
-		}
-		name, next := s.scope.Place(key)
-		if name == key {
-			e := r.Entry(key)
-			if e.Value = nil; !s.keysOnly {
-				e.Value = bytes.Clone(value)
-			}
-			s.page.entries = append(s.page.entries, e)
-			s.bytes += len(key) + len(e.Value)
-		} else if name != "" {
-			s.page.entries = append(s.page.entries, backend.Entry{Key: name})
-			s.bytes += len(name)
-		}
+		after = it.key
+		next := s.add(it)
 		if next != "" {
-			from = next
+			from, after = next, ""
 			s.data.seek(from)
 			s.sides.seek(from)
 		}
 		if len(s.page.entries) >= pageEntries || s.bytes >= pageBytes || len(s.page.foreign) >= pageEntries {
-			s.page.next = from
+			if s.page.next = from; after != "" {
+				s.page.next = after + "\x00"
+			}
 			return nil
 		}
 	}
-	s.page.done = true
-	return nil
 }
 
-// step takes the first key at from or beyond off the cursors: with what the
+// add adds what is to be listed for it, and returns where to go on.
+func (s *scanner) add(it item) (next string) {
+	if !it.present || it.Deadline != 0 && it.Deadline <= s.at {
+		return ""
+	}
+	name, next := s.scope.Place(it.key)
+	switch {
+	case name == it.key:
+		e := it.Entry(it.key)
+		if e.Value = nil; !s.keysOnly {
+			e.Value = bytes.Clone(it.value)
+		}
+		s.page.entries = append(s.page.entries, e)
+		s.bytes += len(it.key) + len(e.Value)
+	case name != "":
+		s.page.entries = append(s.page.entries, backend.Entry{Key: name})
+		s.bytes += len(name)
+	}
+	return next
+}
+
+// item is a key as the scanner finds it; "" at the end.
+type item struct {
+	key     string
+	present bool
+	value   []byte
+	record
+}
+
+// take takes the first key at from or beyond off the cursors: with what the
 // file says of it or, if it was changed since the snapshot, what the undo says.
-// "" is the end.
-func (s *scanner) step(from string) (key string, present bool, value []byte, r record, err error) {
+func (s *scanner) take(from string) (it item, err error) {
 	for s.data.k != nil && s.data.v == nil {
 		s.data.next() // a nested bucket, somebody else's
 	}
-	k := s.data.k
-	if k == nil || s.sides.k != nil && bytes.Compare(s.sides.k, k) < 0 {
+	// Usually both cursors are at the same key.
+	k, order := s.data.k, 0
+	switch {
+	case s.sides.k == nil:
+		order = -1
+	case k == nil:
+		order = 1
+	default:
+		order = bytes.Compare(k, s.sides.k)
+	}
+	if order > 0 {
 		k = s.sides.k
 	}
 	if s.over != nil {
-		var was undone
-		found := false
-		s.over.AscendGreaterOrEqual(undone{key: from}, func(u undone) bool {
-			was, found = u, true
-			return false
-		})
-		if found && (k == nil || was.key <= string(k)) {
+		if was, ok := s.undone(from); ok && (k == nil || was.key <= string(k)) {
 			if was.key == string(k) {
-				s.skip(k)
+				s.pass(order)
 			}
-			return was.key, was.Revision != 0, was.Value, record{Record: was.Record}, nil
+			return item{was.key, was.Revision != 0, was.Value, record{Record: was.Record}}, nil
 		}
 	}
 	if k == nil {
-		return "", false, nil, record{}, nil
+		return item{}, nil
 	}
-	key = string(k)
+	it.key = string(k)
 	var side []byte
-	if bytes.Equal(k, s.sides.k) {
+	if order >= 0 {
 		side = s.sides.v
 	}
-	if bytes.Equal(k, s.data.k) {
-		value = s.data.v
+	if order <= 0 {
+		it.value = s.data.v
 	}
-	s.skip(k)
+	s.pass(order)
 	switch {
-	case side == nil && !keys.IsCanonical(key):
-		s.e.skip(key)
-		return key, false, nil, record{}, nil
+	case side == nil && !keys.IsCanonical(it.key):
+		s.e.skip(it.key)
+		return it, nil
 	case side != nil:
-		if r, err = parseRecord(side); err != nil {
-			return "", false, nil, record{}, err
+		if it.record, err = parseRecord(side); err != nil {
+			return item{}, err
 		}
-		if value != nil && r.sum == checksum(value) {
-			return key, true, value, r, nil
+		if it.value != nil && it.sum == checksum(it.value) {
+			it.present = true
+			return it, nil
 		}
 	}
 	if s.writable {
-		s.page.foreign = append(s.page.foreign, key)
-		return key, false, nil, record{}, nil
+		s.page.foreign = append(s.page.foreign, it.key)
+		return it, nil
 	}
-	return key, value != nil, value, record{Record: embedded.Record{Revision: firstRevision}}, nil
+	it.present, it.record = it.value != nil, record{Record: embedded.Record{Revision: firstRevision}}
+	return it, nil
 }
 
-// skip moves the cursors past k.
-func (s *scanner) skip(k []byte) {
-	if bytes.Equal(k, s.sides.k) {
-		s.sides.next()
-	}
-	if bytes.Equal(k, s.data.k) {
+// pass moves on the cursors that stand at the lesser key: order compares that
+// of the values with that of the records.
+func (s *scanner) pass(order int) {
+	if order <= 0 {
 		s.data.next()
 	}
+	if order >= 0 {
+		s.sides.next()
+	}
+}
+
+// undone is the first key at from or beyond that was changed since the snapshot.
+func (s *scanner) undone(from string) (was undone, ok bool) {
+	s.over.AscendGreaterOrEqual(undone{key: from}, func(u undone) bool {
+		was, ok = u, true
+		return false
+	})
+	return was, ok
 }
 
 // List implements backend.Store.

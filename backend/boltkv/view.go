@@ -21,7 +21,7 @@ import (
 // and from closing, and nobody has to wait for that longer.
 type view struct {
 	buckets
-	tx      *bbolt.Tx
+	records *bbolt.Bucket
 	id      int64 // of tx
 	commits int64 // of the database when the view began
 	ours    bool  // the records are written by this engine only
@@ -99,12 +99,11 @@ func (e *engine) openView(ctx context.Context) (*view, error) {
 	if err != nil {
 		return nil, err
 	}
-	v := &view{tx: tx, id: int64(tx.ID()), commits: commits}
-	if v.buckets, err = e.openBuckets(tx); err != nil {
+	v := &view{id: int64(tx.ID()), commits: commits}
+	if err := v.open(e, tx); err != nil {
 		rollback(tx)
 		return nil, classify(err)
 	}
-	v.ours = v.owner() == e.id
 	v.refs.Store(1)
 	if commits > 0 {
 		e.views.install(v)
@@ -112,33 +111,54 @@ func (e *engine) openView(ctx context.Context) (*view, error) {
 	return v, nil
 }
 
-func (e *engine) openBuckets(tx *bbolt.Tx) (b buckets, err error) {
+// open opens the buckets that every Get needs: views are shared, so nothing of
+// them is set later.
+func (v *view) open(e *engine, tx *bbolt.Tx) (err error) {
 	defer rescue(&err)
-	return e.layout.open(tx)
+	v.buckets = e.layout.open(tx)
+	if v.meta != nil {
+		v.records = v.buckets.records()
+	}
+	v.ours = v.owner == e.id
+	return nil
 }
 
 // install makes v the current view, unless that is as new.
 func (s *views) install(v *view) {
+	if old, ok := s.swap(v); ok {
+		time.AfterFunc(viewLifetime, func() { s.drop(v) })
+		old.letGo()
+	}
+}
+
+func (s *views) swap(v *view) (old *view, ok bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	old := s.current.Load()
-	if s.closed || old != nil && !v.newer(old) {
-		return
-	}
 	v.refs.Add(1)
-	s.current.Store(v)
-	if old != nil {
-		old.release()
+	for {
+		if old = s.current.Load(); s.closed || old != nil && !v.newer(old) {
+			v.refs.Add(-1) // the caller has another
+			return nil, false
+		}
+		if s.current.CompareAndSwap(old, v) {
+			return old, true
+		}
 	}
-	time.AfterFunc(viewLifetime, func() { s.drop(v) })
 }
 
 // drop lets go of v if it still is the current view.
 func (s *views) drop(v *view) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.current.Load() == v {
-		s.current.Store(nil)
+	if s.current.CompareAndSwap(v, nil) {
+		v.letGo()
+	}
+}
+
+// letGo gives back the reference of the current view. It is never called with
+// a lock held that somebody with a transaction of his own may wait for: bbolt
+// ends a transaction only when no other one is about to begin, and lets none
+// begin while a writer waits for all others to end.
+func (v *view) letGo() {
+	if v != nil {
 		v.release()
 	}
 }
@@ -146,11 +166,9 @@ func (s *views) drop(v *view) {
 func (s *views) close() {
 	s.mu.Lock()
 	s.closed = true
-	v := s.current.Load()
+	v := s.current.Swap(nil)
 	s.mu.Unlock()
-	if v != nil {
-		s.drop(v)
-	}
+	v.letGo()
 }
 
 // begin starts a read transaction. bbolt may make it wait, behind a long read

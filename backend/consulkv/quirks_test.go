@@ -7,8 +7,10 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"runtime"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -453,4 +455,62 @@ func TestUnusableConfiguration(t *testing.T) {
 	if !strings.Contains(consulkv.New(nil, consulkv.Options{}).Capabilities().Name, "consul") {
 		t.Error("no name")
 	}
+}
+
+// A List of values that are many times what it may hold keeps to the names.
+func TestLongListsStayOutOfMemory(t *testing.T) {
+	f := setUp(t)
+	ctx := f.Context()
+	value := bytes.Repeat([]byte("v"), 256<<10)
+	const n = 200 // 50 MB
+	for i := range n {
+		_, err := f.s.Put(ctx, fmt.Sprintf("k%03d", i), value, backend.PutOptions{})
+		f.noErr(err)
+	}
+	heap := func() uint64 {
+		runtime.GC()
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		return m.HeapAlloc
+	}
+	before, most, got := heap(), uint64(0), 0
+	for _, err := range f.s.List(ctx, "", backend.ListOptions{}) {
+		f.noErr(err)
+		if got++; got%20 == 0 {
+			most = max(most, heap())
+		}
+	}
+	if got != n {
+		t.Errorf("%d keys, want %d", got, n)
+	}
+	if held := int64(most) - int64(before); held > 12<<20 {
+		t.Errorf("the list of %d MB holds %d MB", n*len(value)>>20, held>>20)
+	}
+}
+
+// Contenders of one store need not learn of their place in the order of the
+// queue: one that comes late may be ahead of the one that is waited for.
+func TestContendersThatLearnOfTheirPlaceOutOfOrder(t *testing.T) {
+	f := setUp(t)
+	other := f.net.open(t, f.addr, f.root)
+	defer other.Close()
+	stores := []backend.Store{f.s, other}
+	ctx, cancel := context.WithTimeout(f.Context(), 60*time.Second) // a minute is the lease: a stall ends only with it
+	defer cancel()
+	var all sync.WaitGroup
+	for i := range 8 {
+		all.Go(func() {
+			for range 60 {
+				c, err := stores[i%2].Contend(ctx, "l", backend.ContendOptions{Lease: 5 * time.Minute})
+				if err == nil {
+					err = errors.Join(c.Wait(ctx), c.Release(ctx))
+				}
+				if err != nil {
+					t.Error(err)
+					return
+				}
+			}
+		})
+	}
+	all.Wait()
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"container/heap"
 	"io"
+	"math"
 	"time"
 
 	"github.com/polykv/kv/backend"
@@ -49,11 +50,19 @@ func newState(s *Store, prev bool) *state {
 	return &state{s: s, prev: prev, items: map[string]*item{}}
 }
 
+// tell passes an event on. Those of one read are in the order of names; order
+// is that of the writes, as far as it is known.
+type tell func(ev backend.Event, order uint64) error
+
+// lastOfAll is the order of deletes, of which Consul does not tell when they
+// were: who has moved something is seen to have both rather than neither.
+const lastOfAll = math.MaxUint64
+
 // compare reads a list and gives the differences to tell, as it goes: what
 // was told is noted at once, so if the read breaks off or tell fails, the next
 // one continues where this one ended. It returns how many differences there
 // were.
-func (st *state) compare(body io.Reader, ph phase, tell func(backend.Event) error) (changes int, err error) {
+func (st *state) compare(body io.Reader, ph phase, tell tell) (changes int, err error) {
 	d := newScanner(body)
 	defer d.free()
 	if err := d.list(); err != nil {
@@ -95,7 +104,7 @@ func (st *state) compare(body io.Reader, ph phase, tell func(backend.Event) erro
 		}
 		changes++
 		if it.status == told {
-			if err := tell(st.deleted(name, it)); err != nil {
+			if err := tell(st.deleted(name, it), lastOfAll); err != nil {
 				return changes, err
 			}
 		}
@@ -106,7 +115,7 @@ func (st *state) compare(body io.Reader, ph phase, tell func(backend.Event) erro
 
 // changed deals with one entry that is new or has changed. it is what is known
 // of it, or nil.
-func (st *state) changed(p *pair, it *item, ph phase, now time.Time, tell func(backend.Event) error) error {
+func (st *state) changed(p *pair, it *item, ph phase, now time.Time, tell tell) error {
 	name := string(p.name)
 	key, ok := st.s.space.Key(name)
 	if !ok {
@@ -123,7 +132,7 @@ func (st *state) changed(p *pair, it *item, ph phase, now time.Time, tell func(b
 	// What has expired without a word, and what was created anew, is told as
 	// a delete of its own.
 	if it != nil && it.status == told && (it.create != p.create || next.status == gone || st.s.expired(it.flags, now)) {
-		if err := tell(st.deleted(name, it)); err != nil {
+		if err := tell(st.deleted(name, it), p.modify); err != nil {
 			return err
 		}
 		it.status = gone
@@ -151,7 +160,7 @@ func (st *state) changed(p *pair, it *item, ph phase, now time.Time, tell func(b
 			next.value = bytes.Clone(value) // the event's value becomes the reader's
 		}
 		if ph != quietPhase {
-			if err := tell(ev); err != nil {
+			if err := tell(ev, p.modify); err != nil {
 				return err
 			}
 		}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -14,17 +13,6 @@ import (
 )
 
 const (
-	// minHold and maxHold are how long the agent holds a read that has
-	// nothing to tell: it starts short and doubles. An agent does not notice
-	// that a held read was abandoned: until its time is up it counts as one of
-	// the 200 connections of its client's address. And there is one change
-	// that the agent never tells: another program's recursive delete of more
-	// than is watched. So an idle watch costs three requests a minute.
-	minHold = time.Second
-	maxHold = 20 * time.Second
-	// holdGrace is how much later than asked the agent may answer before
-	// the connection counts as dead; the agent itself adds up to a 16th.
-	holdGrace = 10 * time.Second
 	// maxPace bounds the pause between two reads of a busy prefix.
 	maxPace = 100 * time.Millisecond
 	// readerPatience is how long a read is held open for a reader that has
@@ -41,6 +29,7 @@ type watch struct {
 	key    bool
 	queue  *queue
 	state  *state
+	sorted sorter
 	stream context.Context // of Watch: its end is the stream's error
 	ctx    context.Context // ends with stream, with Close and with the Store
 	cancel context.CancelCauseFunc
@@ -87,6 +76,7 @@ func (s *Store) Watch(ctx context.Context, prefix string, o backend.WatchOptions
 		hold:  minHold,
 	}
 	w.state = newState(s, o.Prev)
+	w.sorted = sorter{limit: s.o.WatchBuffer / 2, push: w.pushSoon}
 	w.ctx, w.cancel = context.WithCancelCause(ctx)
 	resp, err := s.fetch(w.ctx, native, !o.Key, consistent, "")
 	if err != nil {
@@ -238,8 +228,15 @@ func (w *watch) run(resp *response, index uint64, phase phase) {
 				resynced = w.push(backend.Event{Kind: backend.Resynced})
 			}
 			reached = resp.index
-			changes, err = w.state.compare(resp.body, phase, w.pushSoon)
+			if phase == snapshotPhase {
+				changes, err = w.state.compare(resp.body, phase, w.pushSoon)
+			} else {
+				changes, err = w.state.compare(resp.body, phase, w.sorted.add)
+			}
 			resp.close()
+			if !w.sorted.flush(w.push) { // what was noted must be told, also if the read broke off
+				return
+			}
 		}
 		resp = nil
 		switch {
@@ -334,48 +331,6 @@ func (w *watch) look() (*response, error) {
 	return resp, err
 }
 
-// heldRead is a request that the agent answers when something has changed.
-type heldRead struct {
-	got    chan heldResult // one, buffered
-	cancel context.CancelFunc
-	passed bool // a later read was made meanwhile
-}
-
-type heldResult struct {
-	resp *response
-	err  error
-}
-
-// stop abandons the read. It may be nil.
-func (h *heldRead) stop() {
-	if h == nil {
-		return
-	}
-	h.cancel()
-	if r := <-h.got; r.err == nil {
-		r.resp.close()
-	}
-}
-
-// holdRead starts a read that the agent holds until what is at name has moved
-// past index.
-func (s *Store) holdRead(ctx context.Context, name string, recurse bool, index uint64, hold time.Duration) *heldRead {
-	ctx, cancel := context.WithTimeout(ctx, hold+hold/16+holdGrace)
-	h := &heldRead{got: make(chan heldResult, 1), cancel: cancel}
-	query := "&wait=" + strconv.FormatInt(hold.Milliseconds(), 10) + "ms&index=" + strconv.FormatUint(index, 10)
-	go func() {
-		resp, err := s.fetch(ctx, name, recurse, "", query)
-		if err == nil {
-			body := resp.close
-			resp.close = func() { body(); cancel() }
-		} else {
-			cancel()
-		}
-		h.got <- heldResult{resp, err}
-	}()
-	return h
-}
-
 // poll waits for a held read to be answered, and meanwhile tells of entries
 // that expire.
 func (w *watch) poll(index uint64) (*response, error) {
@@ -414,7 +369,7 @@ func (w *watch) push(ev backend.Event) bool { return w.queue.push(w.ctx, ev, 0) 
 // errSlow says that the reader made no room while a read was held open.
 var errSlow = errors.New("the reader is slow")
 
-func (w *watch) pushSoon(ev backend.Event) error {
+func (w *watch) pushSoon(ev backend.Event, _ uint64) error {
 	if w.queue.push(w.ctx, ev, readerPatience) {
 		return nil
 	}

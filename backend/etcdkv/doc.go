@@ -53,7 +53,8 @@
 //
 // # Servers
 //
-// Watch.Sync needs 3.4.25, 3.5.8 or later: earlier ones promise events that
-// they have not sent (etcd-io/etcd#15220), and are refused with
-// errors.ErrUnsupported. Lists are streamed from 3.7 on and paged before.
+// Watches need 3.4.25, 3.5.8 or later: earlier servers say that they have sent
+// everything when they have not (etcd-io/etcd#15220), so that Watch.Sync could
+// not be right. Watch refuses them with errors.ErrUnsupported; all else works
+// there, locks included. Lists are streamed from 3.7 on and paged before.
 package etcdkv

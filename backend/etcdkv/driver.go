@@ -102,7 +102,7 @@ func (d Driver) open(ctx context.Context, o Options, u backend.URL, token string
 	client, err := clientv3.New(conf)
 	if !stop() {
 		if err == nil {
-			err = client.Close()
+			_ = client.Close() // the caller is gone
 		}
 		cancel()
 		return nil, backend.ContextError(ctx)

@@ -14,6 +14,7 @@ type proxy struct {
 	mu     sync.Mutex
 	conns  map[net.Conn]struct{}
 	down   bool
+	silent bool
 }
 
 func newProxy(t testing.TB, target string) *proxy {
@@ -58,7 +59,7 @@ func (p *proxy) serve(c net.Conn) {
 	var both sync.WaitGroup
 	for _, pair := range [][2]net.Conn{{c, s}, {s, c}} {
 		both.Go(func() {
-			_, _ = io.Copy(pair[0], pair[1])
+			_, _ = io.Copy(pair[0], muted{pair[1], p, pair[1] == s})
 			_ = c.Close()
 			_ = s.Close()
 		})
@@ -86,5 +87,31 @@ func (p *proxy) refuse(yes bool) {
 	p.mu.Unlock()
 	if yes {
 		p.cut()
+	}
+}
+
+// mute makes the proxy swallow what the server says, or stop doing so.
+func (p *proxy) mute(yes bool) {
+	p.mu.Lock()
+	p.silent = yes
+	p.mu.Unlock()
+}
+
+// muted reads from one side of a connection.
+type muted struct {
+	net.Conn
+	p      *proxy
+	server bool
+}
+
+func (m muted) Read(b []byte) (int, error) {
+	for {
+		n, err := m.Conn.Read(b)
+		m.p.mu.Lock()
+		swallow := m.server && m.p.silent
+		m.p.mu.Unlock()
+		if err != nil || !swallow {
+			return n, err
+		}
 	}
 }

@@ -21,9 +21,6 @@ func (w *watcher) Sync(ctx context.Context) error {
 	if err := w.q.failed(); err != nil {
 		return err
 	}
-	if err := w.s.ordersProgress(ctx); err != nil {
-		return err
-	}
 	rev, err := w.s.current(ctx, w.probe)
 	if err != nil {
 		return err
@@ -107,7 +104,7 @@ func (s *Store) ordersProgress(ctx context.Context) error {
 	case err != nil:
 		return err
 	case !progressInOrder(resp.Version):
-		return fmt.Errorf("%w: Sync needs etcd 3.4.25, 3.5.8 or later, the server is %q", errors.ErrUnsupported, resp.Version)
+		return fmt.Errorf("%w: watches need etcd 3.4.25, 3.5.8 or later, the server is %q", errors.ErrUnsupported, resp.Version)
 	}
 	s.progressOK.Store(true)
 	return nil

@@ -54,7 +54,8 @@ type watcher struct {
 	gone    atomic.Int64 // disconnected since, in Unix ns; 0: connected
 }
 
-// Watch implements backend.Store. It takes a linearizable read, which fixes
+// Watch implements backend.Store. It refuses servers on which Sync cannot be
+// right (a store asks for the version once). It takes a linearizable read, which fixes
 // where the watch begins, and then (but for Snapshot) the reply to the request
 // to watch.
 func (s *Store) Watch(ctx context.Context, prefix string, o backend.WatchOptions) (backend.Watch, error) {
@@ -77,6 +78,10 @@ func (s *Store) Watch(ctx context.Context, prefix string, o backend.WatchOptions
 		if from, epoch, err = parseToken(o.Resume, w.scope); err != nil {
 			return nil, err
 		}
+	}
+	// A watch that cannot Sync is none; package kv relies on it.
+	if err := s.ordersProgress(ctx); err != nil {
+		return nil, err
 	}
 	now, err := s.header(ctx, w.probe)
 	if err != nil {
@@ -174,61 +179,6 @@ func (w *watcher) verdict(err error) error {
 		return err
 	}
 	return err
-}
-
-// snapshot delivers what is there at the watch's position. It goes on after a
-// broken connection: the revision stays the same.
-func (w *watcher) snapshot() error {
-	w.turn.Lock()
-	defer w.turn.Unlock()
-	from := w.span.from
-	var wait backoff.Backoff
-	for {
-		var full error
-		r := &pb.RangeRequest{Key: from, RangeEnd: w.span.to, Revision: w.pos.rev}
-		err := w.s.scan(w.ctx, r, func(kvs []*mvccpb.KeyValue) bool {
-			wait.Reset()
-			w.heard()
-			horizon := w.s.horizon()
-			for _, kv := range kvs {
-				from = append(kv.Key[:len(kv.Key):len(kv.Key)], 0)
-				key, ok := w.s.key(kv.Key)
-				if !ok {
-					continue
-				}
-				if expired(kv.Lease, horizon) {
-					w.hide(key)
-					continue
-				}
-				full = w.q.push(w.ctx, backend.Event{Kind: backend.Existing, Entry: entry(key, kv)})
-				if full != nil {
-					return false
-				}
-			}
-			return true
-		})
-		switch {
-		case full != nil:
-			return full
-		case err == nil:
-			return w.q.push(w.ctx, w.mark(backend.Synced))
-		case final(err) || w.ctx.Err() != nil:
-			return err
-		case w.span.to == nil && len(from) > len(w.span.from):
-			return w.q.push(w.ctx, w.mark(backend.Synced)) // the one key was delivered
-		}
-		w.gone.CompareAndSwap(0, time.Now().UnixNano())
-		wait.Wait(w.ctx)
-	}
-}
-
-// hide remembers a key that had expired as the watch began. Readers never saw
-// it, so nobody is told when it goes.
-func (w *watcher) hide(key string) {
-	if w.hidden == nil {
-		w.hidden = make(map[string]struct{})
-	}
-	w.hidden[key] = struct{}{}
 }
 
 // mark is an event without a key: the stream is complete up to the position.

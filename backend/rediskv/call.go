@@ -66,15 +66,20 @@ func (s *Store) send(ctx context.Context, client redis.UniversalClient, w *wire,
 	} else if !s.enter() {
 		return nil, false, backend.ErrClosed
 	}
-	cmd := newCommand(ctx, args)
 	if ctx.Done() == nil {
+		// Nobody can end the call, so the goroutine that could be left behind is saved: it costs as much as go-redis does
+		// for a small request. The deadline counts for getting a connection.
 		defer s.calls.Done()
+		ctx, cancel := context.WithTimeout(ctx, s.opt.DialTimeout)
+		defer cancel()
+		cmd := newCommand(ctx, args)
 		_ = client.Process(ctx, cmd)
 		if err := cmd.Err(); err != nil {
 			return nil, w.sent(), err
 		}
 		return cmd.Val(), true, nil
 	}
+	cmd := newCommand(ctx, args)
 	done := make(chan struct{})
 	go func() {
 		defer s.calls.Done()

@@ -40,6 +40,36 @@ func (s *Store) Adopt(ctx context.Context, prefix string) (int64, error) {
 	return s.adopt(ctx, prefix)
 }
 
+// overlook makes the index of keys complete, for calls that go through it, where the server tells what other programs
+// do: the first time by looking at everything, and from then on by listening, until the Store is closed.
+func (s *Store) overlook(ctx context.Context) error {
+	if !s.namespace().foreignEvents {
+		return nil
+	}
+	s.mu.Lock()
+	done := s.overlooked
+	s.mu.Unlock()
+	if done {
+		return nil
+	}
+	if err := s.tail.listen(keeper{}); err != nil { // first, so that nothing comes between
+		return err
+	}
+	if _, err := s.adopt(ctx, ""); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	s.overlooked = true
+	s.mu.Unlock()
+	return nil
+}
+
+// keeper listens for nobody, and so keeps the tail running.
+type keeper struct{}
+
+func (keeper) heard(message) {}
+func (keeper) nudge()        {}
+
 const (
 	settleBatch = 200
 	scanCount   = 1000

@@ -10,10 +10,17 @@ import (
 	"github.com/polykv/kv/internal/keys"
 )
 
-// List implements backend.Store. A page of up to 500 keys or WatchBuffer bytes is one moment and two round trips.
+// listBatch is how many names a list reads at a time, where it does not need a script to read what belongs to them.
+const listBatch = 2000
+
+// List implements backend.Store. 2,000 keys take three round trips: their names, their records, and their values, these
+// in parts of up to WatchBuffer bytes. A list of up to 100, or on Redis Cluster of each 500, takes two.
 func (s *Store) List(ctx context.Context, prefix string, o backend.ListOptions) iter.Seq2[backend.Entry, error] {
 	return func(yield func(backend.Entry, error) bool) {
 		err := s.open(ctx)
+		if err == nil {
+			err = s.overlook(ctx)
+		}
 		if err == nil {
 			err = s.reach(ctx, o.AtLeast)
 		}
@@ -27,7 +34,10 @@ func (s *Store) List(ctx context.Context, prefix string, o backend.ListOptions) 
 			after = child + "/" // a directory precedes what is in it
 		}
 		for from := newCursor(prefix, after); ; {
-			want := readBatch
+			want := listBatch
+			if s.cluster != nil || o.KeysOnly {
+				want = readBatch
+			}
 			if o.Limit > 0 && !o.Children {
 				want = min(want, left)
 			}
@@ -43,8 +53,9 @@ func (s *Store) List(ctx context.Context, prefix string, o backend.ListOptions) 
 			if o.Children {
 				found, from = children(prefix, found, from)
 			}
+			var records []string
 			for len(found) > 0 {
-				entries, used, err := s.listed(ctx, found, o.KeysOnly)
+				entries, used, err := s.listed(ctx, found, &records, o.KeysOnly)
 				if err != nil {
 					yield(backend.Entry{}, err)
 					return
@@ -127,8 +138,9 @@ func children(prefix string, found []string, from cursor) ([]string, cursor) {
 	return kept, from
 }
 
-// listed returns what there is of found, keys and directories, or of as many of them as fit.
-func (s *Store) listed(ctx context.Context, found []string, keysOnly bool) (entries []backend.Entry, used int, err error) {
+// listed returns what there is of found, keys and directories, or of as many of them as fit. It keeps the records that it
+// reads ahead in records.
+func (s *Store) listed(ctx context.Context, found []string, records *[]string, keysOnly bool) (entries []backend.Entry, used int, err error) {
 	plain := found
 	for i, name := range found {
 		if strings.HasSuffix(name, "/") {
@@ -143,15 +155,21 @@ func (s *Store) listed(ctx context.Context, found []string, keysOnly bool) (entr
 		}
 		return []backend.Entry{{Key: found[0]}}, 1, nil
 	}
-	pg, err := s.page(ctx, plain, keysOnly)
-	if err != nil {
+	var ps []pair
+	if keysOnly || s.cluster != nil || len(plain) <= 100 && len(*records) == 0 {
+		pg, err := s.page(ctx, plain, keysOnly)
+		if err != nil {
+			return nil, 0, err
+		}
+		ps = pg.pairs
+	} else if ps, err = s.readAhead(ctx, plain, records); err != nil {
 		return nil, 0, err
 	}
-	plain = plain[:len(pg.pairs)]
+	plain = plain[:len(ps)]
 	if keysOnly {
-		entries, err = s.keyEntries(plain, pg.pairs)
+		entries, err = s.keyEntries(plain, ps)
 	} else {
-		entries, err = s.entries(ctx, make([]backend.Entry, 0, len(plain)), plain, pg.pairs)
+		entries, err = s.entries(ctx, make([]backend.Entry, 0, len(plain)), plain, ps)
 	}
 	there := entries[:0]
 	for _, e := range entries {
@@ -160,6 +178,63 @@ func (s *Store) listed(ctx context.Context, found []string, keysOnly bool) (entr
 		}
 	}
 	return there, len(plain), err
+}
+
+// readAhead reads the records of all keys, unless records has them, and as many values as fit: the records tell how large
+// they are. What changes in between looks like another program's doing, and is settled as such.
+func (s *Store) readAhead(ctx context.Context, found []string, records *[]string) ([]pair, error) {
+	if len(*records) == 0 {
+		reply, err := s.mget(ctx, found, s.names.record)
+		if err != nil {
+			return nil, err
+		}
+		*records = make([]string, len(found))
+		for i := range found {
+			(*records)[i] = text(reply[i])
+		}
+	}
+	n, size := 0, 0
+	for n < len(found) && (n == 0 || size < s.opt.WatchBuffer) {
+		r, err := parseRecord((*records)[n])
+		if err == nil {
+			size += r.length
+		}
+		if n++; size > s.opt.WatchBuffer && n > 1 {
+			n--
+			break
+		}
+	}
+	reply, err := s.mget(ctx, found[:n], s.names.value)
+	if err != nil {
+		return nil, err
+	}
+	ps := make([]pair, n)
+	for i := range ps {
+		ps[i].value, ps[i].there = reply[i].(string)
+		ps[i].record = (*records)[i]
+	}
+	*records = (*records)[n:]
+	return ps, nil
+}
+
+func (s *Store) mget(ctx context.Context, keys []string, name func(string) string) ([]any, error) {
+	w := &wire{text: name(keys[0])}
+	args := make([]any, 2, 1+len(keys))
+	args[0], args[1] = "mget", w
+	natives := make([]string, len(keys)) // go-redis takes pointers, and those need no allocation each
+	for i, k := range keys[1:] {
+		natives[i] = name(k)
+		args = append(args, &natives[i])
+	}
+	reply, err := s.read(ctx, s.client, w, args)
+	if err != nil {
+		return nil, err
+	}
+	list, _ := reply.([]any)
+	if len(list) != len(keys) {
+		return nil, fmt.Errorf("%w: answer to MGET", backend.ErrCorrupt)
+	}
+	return list, nil
 }
 
 // keyEntries makes entries without values. Whether another program has changed a value is not seen without reading it.

@@ -27,7 +27,7 @@ func (s *Store) probe(ctx context.Context) (on bool, err error) {
 	if err := sub.add(ctx, s.names.events); err != nil {
 		return false, s.unprobed(ctx, err)
 	}
-	if err := sub.PSubscribe(ctx, globEscape(channel)); err != nil {
+	if err := sub.Subscribe(ctx, channel); err != nil { // never sharded
 		return false, s.unprobed(ctx, err)
 	}
 	seen := map[string]bool{}

@@ -35,11 +35,12 @@ func (p pair) entry(key string) (e backend.Entry, ok bool, err error) {
 	if err != nil {
 		return e, false, fmt.Errorf("record of %q: %w", key, err)
 	}
-	if !r.describes(p.value) {
+	value := []byte(p.value)
+	if !r.describes(value) {
 		return e, false, nil
 	}
 	e = r.entry(key)
-	e.Value = []byte(p.value)
+	e.Value = value
 	return e, true, nil
 }
 
@@ -203,9 +204,14 @@ func (s *Store) page(ctx context.Context, keys []string, bare bool) (page, error
 			return page{}, fmt.Errorf("%w: a page", backend.ErrCorrupt)
 		}
 		at, ok := parseID(text(reply[2]))
-		if !ok {
+		ps := make([]pair, 0, len(keys))
+		for _, part := range reply[3:] {
+			list, _ := part.([]any)
+			ps = append(ps, pairs(list)...)
+		}
+		if !ok || len(ps) > len(keys) {
 			return page{}, fmt.Errorf("%w: the head", backend.ErrCorrupt)
 		}
-		return page{epoch: text(reply[1]), log: at, pairs: pairs(reply[3:])}, nil
+		return page{epoch: text(reply[1]), log: at, pairs: ps}, nil
 	}
 }

@@ -40,28 +40,29 @@ type record struct {
 
 func parseRecord(s string) (record, error) {
 	var r record
-	f := strings.SplitN(s, " ", 6)
-	if len(f) < 5 {
-		return r, fmt.Errorf("%w: a record of %d fields", backend.ErrCorrupt, len(f))
-	}
-	created, err1 := strconv.ParseUint(f[1], 10, 64)
-	expires, err2 := strconv.ParseInt(f[2], 10, 64)
-	length, err3 := strconv.Atoi(f[3])
-	at, ok := parseID(f[0])
-	if !ok || err1 != nil || err2 != nil || err3 != nil {
+	place, s, _ := strings.Cut(s, " ")
+	created, s, _ := strings.Cut(s, " ")
+	expires, s, _ := strings.Cut(s, " ")
+	length, s, _ := strings.Cut(s, " ")
+	digest, lease, _ := strings.Cut(s, " ")
+	at, ok := parseID(place)
+	made, err1 := strconv.ParseUint(created, 10, 64)
+	ends, err2 := strconv.ParseInt(expires, 10, 64)
+	size, err3 := strconv.Atoi(length)
+	if !ok || err1 != nil || err2 != nil || err3 != nil || len(digest) != digestLength {
 		return r, fmt.Errorf("%w: malformed record", backend.ErrCorrupt)
 	}
-	r = record{id: at, created: backend.Revision(created), expires: expires, length: length, digest: f[4]}
-	if len(f) == 6 {
-		r.lease = f[5]
-	}
-	return r, nil
+	return record{id: at, created: backend.Revision(made), expires: ends, length: size, digest: digest, lease: lease}, nil
 }
 
 // describes reports whether value is the one that the record was written for: another program that writes a key leaves
 // the record as it is.
-func (r record) describes(value string) bool {
-	return r.length == len(value) && r.digest == digest(value)
+func (r record) describes(value []byte) bool {
+	if r.length != len(value) {
+		return false
+	}
+	sum := hexDigest(value)
+	return r.digest == string(sum[:])
 }
 
 func (r record) entry(key string) backend.Entry {
@@ -83,9 +84,13 @@ func expiry(ms int64) time.Time {
 // not by an adversary: whoever may write the value may write the record.
 const digestLength = 16
 
-func digest[T string | []byte](value T) string {
-	sum := sha1.Sum([]byte(value))
-	var text [digestLength]byte
+func digest(value []byte) string {
+	sum := hexDigest(value)
+	return string(sum[:])
+}
+
+func hexDigest(value []byte) (text [digestLength]byte) {
+	sum := sha1.Sum(value)
 	hex.Encode(text[:], sum[:digestLength/2])
-	return string(text[:])
+	return text
 }

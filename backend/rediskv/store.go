@@ -35,16 +35,17 @@ type Store struct {
 	opened  *namespace    // guarded by mu; nil until first contact
 	caps    backend.Capabilities
 
-	mu       sync.Mutex
-	closed   bool
-	reported bool            // that some names are no keys
-	epoch    string          // see knownEpoch
-	life     context.Context // ends with the Store
-	end      context.CancelFunc
-	calls    sync.WaitGroup // requests, and what else runs in the background
-	cleanups sync.WaitGroup // what has to reach the server before the client is closed
-	closeErr error
-	once     sync.Once
+	mu         sync.Mutex
+	closed     bool
+	reported   bool            // that some names are no keys
+	overlooked bool            // see overlook
+	epoch      string          // see knownEpoch
+	life       context.Context // ends with the Store
+	end        context.CancelFunc
+	calls      sync.WaitGroup // requests, and what else runs in the background
+	cleanups   sync.WaitGroup // what has to reach the server before the client is closed
+	closeErr   error
+	once       sync.Once
 }
 
 var _ backend.Store = (*Store)(nil)

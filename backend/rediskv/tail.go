@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -31,7 +32,8 @@ type tail struct {
 // it ends.
 type ear struct {
 	*tail
-	lastLog string // of the last poll
+	lastLog string      // of the last poll
+	hearing atomic.Bool // there is a connection for messages
 
 	mu    sync.Mutex
 	dirty map[string]struct{} // keys to look at
@@ -170,6 +172,8 @@ func (e *ear) receive(ctx context.Context) (worked bool) {
 				return true // the slot has moved to another server
 			}
 			if confirmed++; confirmed == expected {
+				e.hearing.Store(true)
+				defer e.hearing.Store(false)
 				// What happened before now may have gone unheard.
 				e.nudge()
 				if foreign {
@@ -269,9 +273,7 @@ func (e *ear) poll(ctx context.Context) {
 
 // rhythm is how long to wait between polls: less while no message can come.
 func (e *ear) rhythm() time.Duration {
-	e.tail.mu.Lock()
-	defer e.tail.mu.Unlock()
-	if e.since.IsZero() {
+	if e.hearing.Load() {
 		return beat
 	}
 	return beat / 6

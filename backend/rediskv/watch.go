@@ -57,6 +57,11 @@ func (s *Store) Watch(ctx context.Context, prefix string, o backend.WatchOptions
 	if !o.Key && prefix != "" {
 		w.match += "/"
 	}
+	if o.Snapshot {
+		if err := s.overlook(ctx); err != nil {
+			return nil, err
+		}
+	}
 	if o.Resume != "" {
 		p, err := backend.ParseToken(o.Resume, s.caps.Name, w.scope)
 		if err != nil {

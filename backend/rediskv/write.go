@@ -180,6 +180,9 @@ func (s *Store) DeletePrefix(ctx context.Context, prefix string) (int64, error) 
 	if err := s.open(ctx); err != nil {
 		return 0, err
 	}
+	if err := s.overlook(ctx); err != nil {
+		return 0, err
+	}
 	for from := newCursor(prefix, ""); ; {
 		found, err := s.index(ctx, from, deleteBatch)
 		if err != nil || len(found) == 0 {

@@ -64,7 +64,10 @@ func TestCost(t *testing.T) {
 			}()})()
 			p.forgive(1) // for the put before
 		}},
-		{"Delete: exists of key and directory, multi", 3, func() { must(s.Delete(ctx, "d/gone", backend.DeleteOptions{})) }},
+		{"Delete: exists of key and directory, multi, a look at the directory", 4, func() {
+			must(s.Delete(ctx, "d/gone", backend.DeleteOptions{}))
+			settle(t, p)
+		}},
 		{"Put with a TTL, again", 3, set("ttl/k", backend.PutOptions{TTL: time.Hour})},
 		{"Renew of a registration", 1, func() { must(l.Renew(ctx)) }},
 		{"Contend for a free lock, and the watch of the place", 2, func() {

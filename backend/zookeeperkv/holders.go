@@ -23,7 +23,8 @@ func (s *Store) Holders(ctx context.Context, name string) iter.Seq2[backend.Hold
 		var last *backend.Holder
 		var wait backoff.Backoff
 		for ctx.Err() == nil {
-			h, woken, err := s.atHead(ctx, s.lockDir(name), last == nil)
+			// The first look sets no watch: who wants to know no more than that leaves none behind.
+			h, woken, err := s.atHead(ctx, s.lockDir(name), last != nil)
 			switch {
 			case err == nil:
 				wait.Reset()
@@ -38,8 +39,12 @@ func (s *Store) Holders(ctx context.Context, name string) iter.Seq2[backend.Hold
 			}
 			if last == nil || last.Token != h.Token || !bytes.Equal(last.Value, h.Value) {
 				last = &backend.Holder{Token: h.Token, Value: bytes.Clone(h.Value)}
+				first := woken == nil
 				if !yield(h, nil) {
 					return
+				}
+				if first {
+					continue
 				}
 			}
 			if err := woken(); err != nil && ctx.Err() == nil {
@@ -53,12 +58,12 @@ func (s *Store) Holders(ctx context.Context, name string) iter.Seq2[backend.Hold
 // errAgain says that the head of the queue left while it was looked at.
 var errAgain = errors.New("the queue has changed")
 
-// atHead returns who is at the head of a queue, and a function that waits for a change.
-func (s *Store) atHead(ctx context.Context, dir string, first bool) (h backend.Holder, woken func() error, err error) {
+// atHead returns who is at the head of a queue and, with watch, a function that waits for a change.
+func (s *Store) atHead(ctx context.Context, dir string, watch bool) (h backend.Holder, woken func() error, err error) {
 	l := s.link
 	epoch, _ := l.session.now()
 	changed := l.session.changed()
-	if first {
+	if !watch {
 		if err := l.sync(ctx, dir).wait(ctx, true); err != nil {
 			return h, nil, err
 		}
@@ -75,7 +80,15 @@ func (s *Store) atHead(ctx context.Context, dir string, first bool) (h backend.H
 		}
 		path := join(dir, queue[0].name)
 		a, err := call(ctx, l, reads, func(c *zk.Conn) (answer, error) {
-			data, stat, ch, err := c.GetW(path)
+			var ch <-chan zk.Event
+			var err error
+			var data []byte
+			var stat *zk.Stat
+			if watch {
+				data, stat, ch, err = c.GetW(path)
+			} else {
+				data, stat, err = c.Get(path)
+			}
 			if err != nil {
 				return answer{}, err
 			}
@@ -88,7 +101,11 @@ func (s *Store) atHead(ctx context.Context, dir string, first bool) (h backend.H
 			return h, nil, err
 		}
 		h = backend.Holder{Value: a.n.data, Token: uint64(a.n.stat.Czxid)}
-		fired = a.ch
+		if fired = a.ch; !watch {
+			return h, nil, nil
+		}
+	} else if !watch {
+		return h, nil, nil
 	} else if fired, err = s.empty(ctx, dir, there); err != nil {
 		return h, nil, err
 	}

@@ -33,7 +33,7 @@ func (s *Store) Register(ctx context.Context, key string, value []byte, o backen
 	l.wrote(g.stat2, *g.stamp2)
 	s.reaper.start()
 	if err := s.adopt(l); err != nil {
-		s.tidy(func(ctx context.Context) { l.remove(ctx) })
+		l.shut()
 		return nil, err
 	}
 	return l, nil
@@ -192,11 +192,10 @@ func (l *lease) Release(ctx context.Context) error {
 	if gone {
 		return nil
 	}
-	if err := l.s.usable(); err != nil {
-		return err
-	}
 	done := make(chan error, 1)
-	l.s.tidy(func(ctx context.Context) { done <- l.remove(ctx) })
+	if !l.s.tidy(func(ctx context.Context) { done <- l.remove(ctx) }) {
+		return backend.ErrClosed
+	}
 	select {
 	case err := <-done:
 		return err

@@ -117,18 +117,18 @@ func (l *link) contact(timeout time.Duration) time.Time {
 			}
 		})
 	})
-	return time.Unix(0, l.pulse.Load())
+	return l.start.Add(time.Duration(l.pulse.Load()))
 }
 
 func (l *link) beat(timeout time.Duration) {
 	ctx, cancel := context.WithTimeout(l.ctx, timeout)
 	defer cancel()
-	sent := time.Now()
+	sent := time.Since(l.start)
 	_, err := call(ctx, l, reads, func(c *zk.Conn) (bool, error) {
 		_, _, err := c.Exists("/")
 		return true, err
 	}, nil)
 	if err == nil {
-		l.pulse.Store(sent.UnixNano())
+		l.pulse.Store(int64(sent))
 	}
 }

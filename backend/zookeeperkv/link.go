@@ -46,15 +46,17 @@ type link struct {
 
 	contenders atomic.Int32 // places in queues
 	pulsing    sync.Once
-	pulse      atomic.Int64 // when the last pulse that was answered was sent, in Unix nanoseconds
+	start      time.Time
+	pulse      atomic.Int64 // when the last pulse that was answered was sent, in nanoseconds from start
 }
 
 func newLink(conn *zk.Conn, w *wire, o Options) *link {
 	l := &link{
 		conn: conn, wire: w, log: o.Logger, dialTimeout: o.DialTimeout,
-		slots: make(chan struct{}, maxInFlight), done: make(chan struct{}),
+		slots: make(chan struct{}, maxInFlight), done: make(chan struct{}), start: time.Now(),
 	}
 	l.ctx, l.cancel = context.WithCancel(context.Background())
+	l.stamps.turn = make(chan struct{}, 1)
 	l.session.init(l)
 	l.hub.init(l)
 	return l
@@ -152,6 +154,7 @@ func call[T any](ctx context.Context, l *link, e effect, request func(*zk.Conn) 
 	defer timer.Stop()
 	wait := backoff.Backoff{Min: 5 * time.Millisecond, Max: 250 * time.Millisecond}
 	var last error
+	expired := false
 	for {
 		if err := l.ready(ctx, timer.C, last); err != nil {
 			return zero, err
@@ -172,6 +175,7 @@ func call[T any](ctx context.Context, l *link, e effect, request func(*zk.Conn) 
 				return zero, abandoned(e, errNoAnswer)
 			}
 			<-f.done
+			expired = true
 		case <-l.done:
 			if f.taken.CompareAndSwap(false, true) {
 				return zero, abandoned(e, backend.ErrClosed)
@@ -179,7 +183,14 @@ func call[T any](ctx context.Context, l *link, e effect, request func(*zk.Conn) 
 			<-f.done
 		}
 		retry, err := outcome(e, f.err)
-		if !retry {
+		if err != nil && !answered(f.err) {
+			select {
+			case <-l.done: // which may be why
+				return zero, abandoned(e, backend.ErrClosed)
+			default:
+			}
+		}
+		if !retry || expired {
 			return f.value, err
 		}
 		last = err
@@ -232,6 +243,9 @@ func launch[T any](ctx context.Context, l *link, request func(*zk.Conn) (T, erro
 
 // ready waits until there is a session.
 func (l *link) ready(ctx context.Context, timeout <-chan time.Time, last error) error {
+	if l.login == nil && ctx.Err() == nil && l.conn.State() == zk.StateHasSession {
+		return nil
+	}
 	for {
 		if ctx.Err() != nil {
 			return backend.ContextError(ctx)
@@ -298,7 +312,10 @@ func (l *link) sync(ctx context.Context, path string) *barrier {
 	run := func() {
 		// Not the caller's context: others may have joined.
 		_, b.err = call(context.WithoutCancel(ctx), l, writes, func(c *zk.Conn) (string, error) { return c.Sync(b.path) }, nil)
-		if errors.Is(b.err, backend.ErrUncertain) {
+		switch {
+		case errors.Is(b.err, backend.ErrClosed):
+			b.err = backend.ErrClosed
+		case errors.Is(b.err, backend.ErrUncertain): // not by a sync
 			b.err = backend.Because(backend.ErrUnavailable, errLost)
 		}
 		if l.wire != nil {

@@ -2,6 +2,7 @@ package zookeeperkv
 
 import (
 	"context"
+	"errors"
 	"iter"
 	"slices"
 	"strings"
@@ -10,7 +11,7 @@ import (
 )
 
 // List implements backend.Store. It walks the tree with up to 32 requests under way, and holds the names of one
-// directory a level, and the values of as many keys as there are requests.
+// directory a level and of small ones ahead, and the values of as many keys as there are requests.
 func (s *Store) List(ctx context.Context, prefix string, o backend.ListOptions) iter.Seq2[backend.Entry, error] {
 	return func(yield func(backend.Entry, error) bool) {
 		dir, err := s.dir(prefix)
@@ -26,7 +27,7 @@ func (s *Store) List(ctx context.Context, prefix string, o backend.ListOptions) 
 		w := &walk{s: s, ctx: ctx, o: o, yield: yield, left: o.Limit}
 		defer w.wait()
 		defer cancel()
-		if err := w.directory(dir, prefix); err != nil && err != errStopped {
+		if err := w.directory(dir); err != nil && err != errStopped {
 			yield(backend.Entry{}, err)
 		}
 	}
@@ -38,8 +39,7 @@ type walk struct {
 	ctx     context.Context
 	o       backend.ListOptions
 	yield   func(backend.Entry, error) bool
-	left    int // of Limit
-	yielded bool
+	left    int      // of Limit
 	pending []*fetch // requests that may still run
 }
 
@@ -55,29 +55,36 @@ type fetch struct {
 	path string
 	done chan struct{}
 	record
-	err error
+	names  []string // with listed, what is in the directory
+	listed bool
+	err    error
 }
 
-type stop struct{}
-
-func (stop) Error() string { return "stopped" }
-
 // errStopped ends a walk without an error.
-var errStopped error = stop{}
+var errStopped = errors.New("stopped")
 
-// directory yields what lies below the node at dir, whose canonical name is prefix.
-func (w *walk) directory(dir, prefix string) error {
+// smallDirectory is of how many names a directory is read ahead, so that many small ones do not take a round trip
+// each.
+const smallDirectory = 256
+
+// directory yields what lies below the node at dir.
+func (w *walk) directory(dir string) error {
 	names, ok, err := w.s.children(w.ctx, w.s.link, dir)
 	if err != nil || !ok {
 		return err
 	}
-	items := w.items(dir, prefix, names)
+	return w.below(dir, names)
+}
+
+// below yields what lies below the node at dir, in which names are.
+func (w *walk) below(dir string, names []string) error {
+	items := w.items(dir, names)
 	ahead := 0
 	for i := range items {
-		for ; ahead < len(items) && ahead-i < 2*pipeline; ahead++ {
+		for ; ahead < len(items) && ahead-i < w.lookahead(); ahead++ {
 			w.start(items[ahead].fetch)
 		}
-		if err := w.item(&items[i], prefix); err != nil {
+		if err := w.item(&items[i]); err != nil {
 			return err
 		}
 		items[i].fetch = nil
@@ -85,8 +92,16 @@ func (w *walk) directory(dir, prefix string) error {
 	return nil
 }
 
+// lookahead is how many items are read ahead: two a node, and no more than are wanted.
+func (w *walk) lookahead() int {
+	if w.left > 0 {
+		return 2 * min(pipeline, w.left)
+	}
+	return 2 * pipeline
+}
+
 // items sorts the names in a directory, and leaves out what lies before After.
-func (w *walk) items(dir, prefix string, names []string) []item {
+func (w *walk) items(dir string, names []string) []item {
 	items := make([]item, 0, 2*len(names))
 	for _, name := range names {
 		path := join(dir, name)
@@ -96,8 +111,8 @@ func (w *walk) items(dir, prefix string, names []string) []item {
 		}
 		f := &fetch{path: path}
 		below := key + "/"
-		// What lies below may come after After although its directory does not.
-		if below > w.o.After || strings.HasPrefix(w.o.After, below) && (!w.o.Children || below > w.o.After) {
+		// After may lie in the directory: then some of what is below it comes later.
+		if below > w.o.After || !w.o.Children && strings.HasPrefix(w.o.After, below) {
 			items = append(items, item{below, f})
 		}
 		if key > w.o.After {
@@ -119,12 +134,15 @@ func (w *walk) start(f *fetch) {
 		read = w.s.head
 	}
 	w.pending = append(w.pending, f)
-	if len(w.pending) > 8*pipeline {
+	if len(w.pending) > 4*pipeline {
 		w.pending = slices.DeleteFunc(w.pending, (*fetch).finished)
 	}
 	go func() {
 		defer close(f.done)
 		f.record, f.err = w.s.record(w.ctx, w.s.link, f.path, read)
+		if n := f.stat.NumChildren; f.err == nil && !w.o.Children && 0 < n && n <= smallDirectory {
+			f.names, f.listed, f.err = w.s.children(w.ctx, w.s.link, f.path)
+		}
 	}()
 }
 
@@ -144,7 +162,7 @@ func (w *walk) wait() {
 	}
 }
 
-func (w *walk) item(it *item, prefix string) error {
+func (w *walk) item(it *item) error {
 	<-it.fetch.done
 	f := it.fetch
 	if f.err != nil {
@@ -163,10 +181,15 @@ func (w *walk) item(it *item, prefix string) error {
 	if f.stat.NumChildren == 0 {
 		return nil
 	}
-	if !w.o.Children {
-		return w.directory(f.path, it.key[:len(it.key)-1])
+	switch {
+	case f.listed:
+		names := f.names
+		f.names = nil
+		return w.below(f.path, names)
+	case !w.o.Children:
+		return w.directory(f.path)
 	}
-	any, err := w.s.anyBelow(w.ctx, it.key[:len(it.key)-1], w.o.GetOptions)
+	any, err := w.s.anyBelow(w.ctx, it.key[:len(it.key)-1])
 	if err != nil || !any {
 		return err
 	}
@@ -186,7 +209,7 @@ func (w *walk) emit(e backend.Entry) error {
 }
 
 // anyBelow reports whether there is a key below prefix: a directory may be left over, or hold nothing but expired keys.
-func (s *Store) anyBelow(ctx context.Context, prefix string, _ backend.GetOptions) (bool, error) {
+func (s *Store) anyBelow(ctx context.Context, prefix string) (bool, error) {
 	o := backend.ListOptions{KeysOnly: true, Limit: 1, GetOptions: backend.GetOptions{Stale: true}}
 	for _, err := range s.List(ctx, prefix, o) {
 		return err == nil, err

@@ -92,14 +92,11 @@ func (s *Store) create(ctx context.Context, l *link, path string, data []byte) e
 	return err
 }
 
-// multi applies ops, all or none. failed is the operation that did not hold, or -1.
-func (s *Store) multi(ctx context.Context, l *link, ops []any, late func()) (res []zk.MultiResponse, failed int, err error) {
+// multi applies ops, all or none. failed is the operation that did not hold, or -1. late gets the answer that comes
+// after the call has returned.
+func (s *Store) multi(ctx context.Context, l *link, ops []any, late func([]zk.MultiResponse, error)) (res []zk.MultiResponse, failed int, err error) {
 	if err := s.fits(multiSize(ops)); err != nil {
 		return nil, -1, err
-	}
-	var after func([]zk.MultiResponse, error)
-	if late != nil {
-		after = func([]zk.MultiResponse, error) { late() }
 	}
 	type answer struct {
 		res    []zk.MultiResponse
@@ -117,8 +114,8 @@ func (s *Store) multi(ctx context.Context, l *link, ops []any, late func()) (res
 		}
 		return a, err
 	}, func(a answer, err error) {
-		if after != nil {
-			after(a.res, err)
+		if late != nil {
+			late(a.res, err)
 		}
 	})
 	if err == nil {

@@ -18,6 +18,7 @@ type plan struct {
 	made    map[string]bool // nodes that the Multi makes
 	grows   map[string]int  // by how many children a directory grows
 	due     map[int64]bool  // seconds that the Multi makes
+	later   []string        // directories to look at again in the background
 }
 
 // tag tells what an operation is about, for when it fails.
@@ -256,6 +257,7 @@ func (tx *txn) prune(ctx context.Context) error {
 			// Most directories are not emptied, and it takes no data to see that.
 			d, found := tx.dirs[dir]
 			if found && (int(d.stat.NumChildren)+by > 0 || d.stat.DataLength > 0) {
+				tx.mayEmpty(dir, d.node, by)
 				continue
 			}
 			d, err := s.directory(ctx, dir, s.get)
@@ -263,6 +265,7 @@ func (tx *txn) prune(ctx context.Context) error {
 				return err
 			}
 			if !d.exists || d.isKey() || int(d.stat.NumChildren)+by > 0 {
+				tx.mayEmpty(dir, d.node, by)
 				continue
 			}
 			tx.bumped[guardOf(dir)] = true
@@ -272,6 +275,17 @@ func (tx *txn) prune(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// fewChildren is how many others a directory has at most that is looked at again after a delete.
+const fewChildren = 256
+
+// mayEmpty notes a directory that keeps some children, unless others delete those at this moment: of two deletes that
+// overlap, each sees the other's key, and neither takes the directory along.
+func (tx *txn) mayEmpty(dir string, n node, by int) {
+	if n.exists && n.stat.DataLength == 0 && int(n.stat.NumChildren)+by <= fewChildren {
+		tx.later = append(tx.later, dir)
+	}
 }
 
 // writes reports whether the transaction itself has dealt with the node at path, or rests on it.

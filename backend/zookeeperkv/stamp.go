@@ -129,6 +129,8 @@ func (s *Store) readStamp(ctx context.Context, l *link, path string) (*stamp, er
 // ZooKeeper sends a watch event before the answer to any later request that could show the change. So if the watch has
 // not fired when an answer is there, the copy was right for that answer.
 type stampIndex struct {
+	turn chan struct{} // held while the list is read
+
 	mu      sync.Mutex
 	fired   <-chan zk.Event // nil: not loaded
 	epoch   uint64          // the connection on which it was loaded
@@ -199,7 +201,17 @@ func (s *Store) stamped(ctx context.Context, l *link, path string) (bool, error)
 		if may, ok := l.stamps.may(l, bucket); ok {
 			return may, nil
 		}
-		if err := l.stamps.load(ctx, s, l); err != nil {
+		select {
+		case l.stamps.turn <- struct{}{}:
+		case <-ctx.Done():
+			return false, backend.ContextError(ctx)
+		}
+		var err error
+		if _, ok := l.stamps.may(l, bucket); !ok {
+			err = l.stamps.load(ctx, s, l)
+		}
+		<-l.stamps.turn
+		if err != nil {
 			return false, err
 		}
 	}

@@ -201,15 +201,20 @@ func (s *Store) disown(c closer) {
 	delete(s.closers, c)
 }
 
-// tidy runs f in the background, with a context that ends after two seconds. Close waits for it.
-func (s *Store) tidy(f func(ctx context.Context)) {
-	s.tidying.Add(1)
-	go func() {
-		defer s.tidying.Done()
+// tidy runs f in the background, with a context that ends after two seconds. Close waits for it. It reports false once
+// the store is closed.
+func (s *Store) tidy(f func(ctx context.Context)) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return false
+	}
+	s.tidying.Go(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 		defer cancel()
 		f(ctx)
-	}()
+	})
+	return true
 }
 
 // Close implements backend.Store.

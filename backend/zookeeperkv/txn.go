@@ -190,6 +190,9 @@ func (tx *txn) attempt(ctx context.Context) (rev backend.Revision, again bool, e
 	}
 	res, failed, err := tx.s.multi(ctx, tx.s.link, tx.ops, nil)
 	if err == nil {
+		for _, dir := range tx.later {
+			tx.s.tidy(func(ctx context.Context) { tx.s.tidyUp(ctx, dir) })
+		}
 		return tx.collect(res), false, nil
 	}
 	if !moved(err) || failed < 0 {

@@ -37,6 +37,9 @@ func (s *Store) Watch(ctx context.Context, prefix string, o backend.WatchOptions
 	go w.run(established)
 	if err := <-established; err != nil {
 		w.Close()
+		if closed := s.usable(); closed != nil {
+			return nil, closed
+		}
 		return nil, err
 	}
 	s.reaper.start()

@@ -1,23 +1,13 @@
 package zookeeperkv
 
 import (
-	"cmp"
 	"context"
 	"errors"
-	"slices"
 	"time"
 
 	"github.com/polykv/kv/backend"
 	"github.com/polykv/kv/internal/backoff"
 )
-
-// known is what a watch remembers of a node.
-type known struct {
-	czxid, mzxid int64
-	live         bool           // a key for everybody to see
-	children     []string       // names, sorted
-	prev         *backend.Entry // with WatchOptions.Prev
-}
 
 // run is the goroutine of a watch.
 func (w *watch) run(established chan<- error) {
@@ -87,7 +77,7 @@ func (w *watch) establish() error {
 		}
 		for _, r := range results {
 			if r.job.bits&childBit != 0 {
-				jobs = append(jobs, w.grow(r, nil)...)
+				jobs = append(jobs, w.grow(r)...)
 			}
 		}
 	}
@@ -288,155 +278,4 @@ func (w *watch) giveBack(jobs []job) {
 	for _, j := range jobs {
 		w.dirty[j.path] |= j.bits
 	}
-}
-
-// apply compares what was read with what is known. Data come before children: a name that is listed although its node
-// was gone a moment before has to be taken for a new one.
-func (w *watch) apply(results []result) {
-	var events []backend.Event
-	var again []string
-	for _, r := range results {
-		if r.job.bits&dataBit == 0 {
-			continue
-		}
-		k := w.nodes[r.job.path]
-		if k == nil {
-			continue
-		}
-		if !r.job.value && r.isKey() && (r.stat.Mzxid != k.mzxid || !k.live) && w.s.live(r.record) {
-			delete(w.light, r.job.path)
-			again = append(again, r.job.path)
-			continue
-		}
-		events = w.compare(events, k, r)
-		if !r.exists && !w.o.Key {
-			w.forget(r.job.path)
-		}
-	}
-	for _, path := range again {
-		w.fire(path, dataBit)
-	}
-	for _, r := range results {
-		if r.job.bits&childBit == 0 || r.job.path != w.dir && w.nodes[r.job.path] == nil {
-			continue
-		}
-		for _, j := range w.grow(r, &events) {
-			w.fire(j.path, j.bits)
-		}
-	}
-	// In the order of their revisions, the deletes first: their revisions are not known.
-	slices.SortStableFunc(events, func(a, b backend.Event) int { return cmp.Compare(a.Revision, b.Revision) })
-	for _, e := range events {
-		w.push(e)
-	}
-}
-
-// compare appends the events that lead from what is known to what was read.
-func (w *watch) compare(events []backend.Event, k *known, r result) []backend.Event {
-	old := *k
-	w.remember(k, r)
-	switch {
-	case old.live && k.live && old.mzxid == k.mzxid:
-	case old.live && k.live && old.czxid == k.czxid:
-		events = append(events, backend.Event{Kind: backend.Updated, Entry: w.entry(r), Prev: old.prev})
-	default:
-		if old.live {
-			events = append(events, w.deleted(r.job.path, &old))
-		}
-		if k.live {
-			events = append(events, backend.Event{Kind: backend.Created, Entry: w.entry(r)})
-		}
-	}
-	return events
-}
-
-func (w *watch) deleted(path string, k *known) backend.Event {
-	key, _ := w.s.canonical(path)
-	return backend.Event{Kind: backend.Deleted, Entry: backend.Entry{Key: key}, Prev: k.prev}
-}
-
-func (w *watch) entry(r result) backend.Entry {
-	key, _ := w.s.canonical(r.job.path)
-	e := r.entry(key)
-	e.Value = r.data
-	return e
-}
-
-// remember makes k what was read.
-func (w *watch) remember(k *known, r result) {
-	k.czxid, k.mzxid, k.live = r.stat.Czxid, r.stat.Mzxid, w.s.live(r.record)
-	k.prev = nil
-	if k.live && w.o.Prev {
-		e := w.entry(r)
-		e.Value = slices.Clone(e.Value)
-		k.prev = &e
-	}
-	if k.live && r.stamp != nil {
-		w.expiring[r.job.path] = r.stamp.expires
-	} else {
-		delete(w.expiring, r.job.path)
-	}
-}
-
-// grow compares a directory with the names that were read, and returns what is new in it. Without events the watch is
-// being established.
-func (w *watch) grow(r result, events *[]backend.Event) []job {
-	k := w.nodes[r.job.path]
-	if k == nil {
-		if r.job.path != w.dir {
-			return nil
-		}
-		k = &known{}
-		w.nodes[w.dir] = k
-	}
-	slices.Sort(r.names)
-	old := k.children
-	k.children = r.names
-	for _, name := range old {
-		if _, found := slices.BinarySearch(r.names, name); !found {
-			w.lose(join(r.job.path, name), events)
-		}
-	}
-	var jobs []job
-	for _, name := range r.names {
-		path := join(r.job.path, name)
-		if w.nodes[path] != nil {
-			continue
-		}
-		if _, ok := w.s.canonical(path); !ok {
-			continue
-		}
-		w.nodes[path] = &known{}
-		w.l.hub.join(path, w)
-		jobs = append(jobs, job{path, dataBit | childBit, true})
-	}
-	return jobs
-}
-
-// lose drops a node that is not listed any more, with everything below it.
-func (w *watch) lose(path string, events *[]backend.Event) {
-	k := w.nodes[path]
-	if k == nil {
-		return
-	}
-	for _, name := range k.children {
-		w.lose(join(path, name), events)
-	}
-	if k.live && events != nil {
-		*events = append(*events, w.deleted(path, k))
-	}
-	delete(w.nodes, path)
-	delete(w.expiring, path)
-	w.l.hub.leave(path, w)
-}
-
-// forget drops a node that was not there when it was read. What was below it is found out from their own events.
-func (w *watch) forget(path string) {
-	k := w.nodes[path]
-	if k == nil || len(k.children) > 0 {
-		return
-	}
-	delete(w.nodes, path)
-	delete(w.expiring, path)
-	w.l.hub.leave(path, w)
 }

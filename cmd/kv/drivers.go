@@ -7,6 +7,7 @@ import (
 	"github.com/polykv/kv/backend/boltkv"
 	"github.com/polykv/kv/backend/consulkv"
 	"github.com/polykv/kv/backend/etcdkv"
+	"github.com/polykv/kv/backend/rediskv"
 	"github.com/polykv/kv/backend/zookeeperkv"
 )
 
@@ -17,6 +18,7 @@ func drivers(conf *tls.Config) kv.Drivers {
 		etcdkv.Driver{TLS: conf},
 		consulkv.Driver{TLS: conf},
 		zookeeperkv.Driver{TLS: conf},
+		rediskv.Driver{TLS: conf},
 		boltkv.Driver{},
 	}
 }

@@ -4,11 +4,13 @@ go 1.26.7
 
 require (
 	github.com/polykv/kv v0.0.0
+	github.com/polykv/kv/backend/rediskv v0.0.0
 	go.uber.org/goleak v1.3.0
 )
 
 require (
 	github.com/armon/go-metrics v0.4.1 // indirect
+	github.com/cespare/xxhash/v2 v2.3.0 // indirect
 	github.com/coreos/go-semver v0.3.1 // indirect
 	github.com/coreos/go-systemd/v22 v22.7.0 // indirect
 	github.com/fatih/color v1.19.0 // indirect
@@ -29,9 +31,11 @@ require (
 	github.com/mattn/go-colorable v0.1.15 // indirect
 	github.com/mattn/go-isatty v0.0.22 // indirect
 	github.com/mitchellh/go-homedir v1.1.0 // indirect
+	github.com/redis/go-redis/v9 v9.23.0 // indirect
 	go.etcd.io/etcd/api/v3 v3.7.3 // indirect
 	go.etcd.io/etcd/client/pkg/v3 v3.7.3 // indirect
 	go.etcd.io/etcd/client/v3 v3.7.3 // indirect
+	go.uber.org/atomic v1.12.0 // indirect
 	go.uber.org/multierr v1.11.0 // indirect
 	go.uber.org/zap v1.27.1 // indirect
 	golang.org/x/exp v0.0.0-20260218203240-3dfff04db8fa // indirect
@@ -54,10 +58,10 @@ require (
 	google.golang.org/protobuf v1.36.12 // indirect
 )
 
-replace github.com/polykv/kv => ../..
-
-replace github.com/polykv/kv/backend/etcdkv => ../../backend/etcdkv
-
-replace github.com/polykv/kv/backend/zookeeperkv => ../../backend/zookeeperkv
-
-replace github.com/polykv/kv/backend/consulkv => ../../backend/consulkv
+replace (
+	github.com/polykv/kv => ../..
+	github.com/polykv/kv/backend/consulkv => ../../backend/consulkv
+	github.com/polykv/kv/backend/etcdkv => ../../backend/etcdkv
+	github.com/polykv/kv/backend/rediskv => ../../backend/rediskv
+	github.com/polykv/kv/backend/zookeeperkv => ../../backend/zookeeperkv
+)

@@ -5,12 +5,14 @@ go 1.26.7
 require (
 	github.com/polykv/kv v0.0.0
 	github.com/polykv/kv/backend/etcdkv v0.0.0
+	github.com/polykv/kv/backend/rediskv v0.0.0
 	github.com/polykv/kv/backend/zookeeperkv v0.0.0
 	go.uber.org/goleak v1.3.0
 )
 
 require (
 	github.com/armon/go-metrics v0.4.1 // indirect
+	github.com/cespare/xxhash/v2 v2.3.0 // indirect
 	github.com/fatih/color v1.19.0 // indirect
 	github.com/go-viper/mapstructure/v2 v2.5.0 // indirect
 	github.com/hashicorp/consul/api v1.34.5 // indirect
@@ -26,6 +28,8 @@ require (
 	github.com/mattn/go-colorable v0.1.15 // indirect
 	github.com/mattn/go-isatty v0.0.22 // indirect
 	github.com/mitchellh/go-homedir v1.1.0 // indirect
+	github.com/redis/go-redis/v9 v9.23.0 // indirect
+	go.uber.org/atomic v1.12.0 // indirect
 	golang.org/x/exp v0.0.0-20260218203240-3dfff04db8fa // indirect
 )
 
@@ -54,10 +58,10 @@ require (
 	google.golang.org/protobuf v1.36.12 // indirect
 )
 
-replace github.com/polykv/kv => ../..
-
-replace github.com/polykv/kv/backend/etcdkv => ../../backend/etcdkv
-
-replace github.com/polykv/kv/backend/zookeeperkv => ../../backend/zookeeperkv
-
-replace github.com/polykv/kv/backend/consulkv => ../../backend/consulkv
+replace (
+	github.com/polykv/kv => ../..
+	github.com/polykv/kv/backend/consulkv => ../../backend/consulkv
+	github.com/polykv/kv/backend/etcdkv => ../../backend/etcdkv
+	github.com/polykv/kv/backend/rediskv => ../../backend/rediskv
+	github.com/polykv/kv/backend/zookeeperkv => ../../backend/zookeeperkv
+)

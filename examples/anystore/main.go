@@ -20,6 +20,7 @@ import (
 	"github.com/polykv/kv/backend/boltkv"
 	"github.com/polykv/kv/backend/consulkv"
 	"github.com/polykv/kv/backend/etcdkv"
+	"github.com/polykv/kv/backend/rediskv"
 	"github.com/polykv/kv/backend/zookeeperkv"
 	"github.com/polykv/kv/examples/story"
 )
@@ -42,7 +43,7 @@ func main() {
 // configuration say, would stand in their fields.
 func stores() kv.Drivers {
 	return kv.Drivers{
-		etcdkv.Driver{}, consulkv.Driver{}, zookeeperkv.Driver{}, boltkv.Driver{},
+		etcdkv.Driver{}, consulkv.Driver{}, zookeeperkv.Driver{}, rediskv.Driver{}, boltkv.Driver{},
 	}
 }
 

@@ -30,7 +30,7 @@ func storeURL(t *testing.T, name string) string {
 	return servers.Shared(t, testserver.Spec{Store: testserver.Store(name)}).URL() + "/" + testserver.UniqueName(t)
 }
 
-var names = []string{"etcd", "consul", "zookeeper", "bolt"}
+var names = []string{"etcd", "consul", "zookeeper", "redis", "bolt"}
 
 // One story, told in the same words by every store.
 func TestStory(t *testing.T) {

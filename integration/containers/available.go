@@ -41,6 +41,7 @@ func Available(ctx context.Context, stores ...Store) (err error) {
 		images = append(images, image)
 	}
 	if off, err := strconv.ParseBool(os.Getenv("TESTCONTAINERS_RYUK_DISABLED")); err != nil || !off {
+		//nolint:staticcheck // SA1019: the value that replaced it is internal, and a reaper that cannot be had fails every start
 		images = append(images, testcontainers.ReaperDefaultImage)
 	}
 	for _, image := range images {

@@ -110,7 +110,7 @@ func awaitEach(ctx context.Context, c *cluster, nodes []int, command string, che
 			}
 			select {
 			case <-ctx.Done():
-				return fmt.Errorf("%s of node %d is not as it should be: %w (%v): %s", command, i, context.Cause(ctx), err, answer)
+				return fmt.Errorf("%s of node %d is not as it should be: %w (%w): %s", command, i, context.Cause(ctx), err, answer)
 			case <-time.After(100 * time.Millisecond):
 			}
 		}

@@ -1,0 +1,123 @@
+package rediskv_test
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"strings"
+	"testing"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/polykv/kv/backend"
+	"github.com/polykv/kv/backend/rediskv"
+	"github.com/polykv/kv/internal/testserver"
+)
+
+func open(t *testing.T, raw string, d rediskv.Driver) (*rediskv.Store, error) {
+	t.Helper()
+	u, err := backend.ParseURL(raw)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := d.Open(t.Context(), u)
+	if err != nil {
+		return nil, err
+	}
+	t.Cleanup(func() {
+		if err := s.Close(); err != nil {
+			t.Errorf("Close: %v", err)
+		}
+	})
+	return s.(*rediskv.Store), nil
+}
+
+func TestURL(t *testing.T) {
+	for _, c := range []struct {
+		raw  string
+		want func(o *redis.Options) bool
+	}{
+		{"redis://", func(o *redis.Options) bool { return o.Addr == "127.0.0.1:6379" && o.DB == 0 && o.TLSConfig == nil }},
+		{"redis://h/app?db=3", func(o *redis.Options) bool { return o.Addr == "h:6379" && o.DB == 3 }},
+		{"redis://u:p%40ss@h:1/", func(o *redis.Options) bool { return o.Username == "u" && o.Password == "p@ss" && o.Addr == "h:1" }},
+		{"redis://:secret@h", func(o *redis.Options) bool { return o.Username == "" && o.Password == "secret" }},
+		{"rediss://h", func(o *redis.Options) bool { return o.TLSConfig != nil && !o.TLSConfig.InsecureSkipVerify }},
+		{"redis+sentinel://h1,h2:5/app?master=m&db=2", func(o *redis.Options) bool { return o.Addr == "FailoverClient" && o.DB == 2 }},
+	} {
+		s, err := open(t, c.raw, rediskv.Driver{})
+		if err != nil {
+			t.Errorf("%s: %v", c.raw, err)
+			continue
+		}
+		if o := s.Client().(*redis.Client).Options(); !c.want(o) {
+			t.Errorf("%s: addr %q, database %d, user %q, TLS %v", c.raw, o.Addr, o.DB, o.Username, o.TLSConfig != nil)
+		}
+	}
+	s, err := open(t, "rediss+cluster://h1,h2:5/{app}", rediskv.Driver{TLS: &tls.Config{ServerName: "name"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := s.Client().(*redis.ClusterClient).Options()
+	if strings.Join(o.Addrs, " ") != "h1:6379 h2:5" || o.TLSConfig.ServerName != "name" {
+		t.Errorf("cluster: addresses %v, TLS %+v", o.Addrs, o.TLSConfig)
+	}
+}
+
+func TestURLRefused(t *testing.T) {
+	for _, raw := range []string{
+		"redis://a,b/app",         // which of them?
+		"redis://h/app?datbase=1", // a parameter that does not exist
+		"redis://h?db=x",          //
+		"redis://h?db=-1",         //
+		"redis+cluster://h/app",   // no hash tag
+		"redis+cluster://h/{}app", // an empty one is none
+		"redis+cluster://h/{a}?meta=other",
+		"redis+cluster://h/{a}?db=1", // a cluster has one database
+		"redis://user@h",
+		"redis://h/app?meta=app",
+		"redis+magic://h",
+	} {
+		if _, err := open(t, raw, rediskv.Driver{}); !errors.Is(err, backend.ErrInvalid) {
+			t.Errorf("%s: %v, want ErrInvalid", raw, err)
+		}
+	}
+}
+
+func TestDriverWithPasswordAndDatabase(t *testing.T) {
+	srv := servers.Shared(t, testserver.Spec{Store: testserver.Redis, Config: []string{"user app on >secret ~* &* +@all"}})
+	ctx := t.Context()
+	if s, err := open(t, "redis://app:wrong@"+srv.Addrs()[0], rediskv.Driver{}); err != nil {
+		t.Error(err)
+	} else if err := s.Ping(ctx); !errors.Is(err, backend.ErrPermission) {
+		t.Errorf("with a wrong password: %v, want ErrPermission", err)
+	} else if strings.Contains(err.Error(), "wrong") {
+		t.Errorf("the password stands in the error: %v", err)
+	}
+	for _, db := range []string{"0", "5"} {
+		s, err := open(t, "redis://app:secret@"+srv.Addrs()[0]+"/app?db="+db, rediskv.Driver{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.Put(ctx, "k", []byte(db), backend.PutOptions{If: backend.Absent}); err != nil {
+			t.Fatalf("database %s: %v", db, err)
+		}
+		if got := s.Client().Get(ctx, "app/k").Val(); got != db {
+			t.Errorf("database %s holds %q", db, got)
+		}
+	}
+}
+
+// TestUnreachable: without a deadline an unreachable server is ErrUnavailable after the dial timeout (R38), and nobody
+// may think that a write was applied (R36).
+func TestUnreachable(t *testing.T) {
+	s, err := open(t, "redis://127.0.0.1:1?dial_timeout=200ms", rediskv.Driver{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, ctx := range []context.Context{context.Background(), t.Context()} {
+		_, err = s.Put(ctx, "k", nil, backend.PutOptions{})
+		if !errors.Is(err, backend.ErrUnavailable) || errors.Is(err, backend.ErrUncertain) {
+			t.Errorf("Put: %v, want ErrUnavailable", err)
+		}
+	}
+}

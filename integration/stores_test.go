@@ -1,0 +1,112 @@
+package integration
+
+import (
+	"context"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"go.etcd.io/bbolt"
+	"go.uber.org/goleak"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/polykv/kv/backend"
+	"github.com/polykv/kv/backend/boltkv"
+	"github.com/polykv/kv/backend/consulkv"
+	"github.com/polykv/kv/backend/etcdkv"
+	"github.com/polykv/kv/backend/memkv"
+	"github.com/polykv/kv/backend/rediskv"
+	"github.com/polykv/kv/backend/zookeeperkv"
+	"github.com/polykv/kv/internal/testserver"
+)
+
+var servers testserver.Pool
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(servers.M(m)) }
+
+// opener opens another client of one store on a root, as another process would
+// where the store has processes.
+type opener func(t testing.TB, root string) backend.Store
+
+// onEveryStore runs f for each store, through the constructors that users call.
+func onEveryStore(t *testing.T, f func(t *testing.T, open opener)) {
+	for _, st := range []struct {
+		name string
+		open func(t *testing.T) opener
+	}{
+		{"memory", memory},
+		{"bolt", bolt},
+		{"etcd", byURL(testserver.Etcd, etcdkv.Driver{})},
+		{"consul", byURL(testserver.Consul, consulkv.Driver{})},
+		{"zookeeper", byURL(testserver.ZooKeeper, zookeeperkv.Driver{})},
+		{"redis", redisStore},
+	} {
+		t.Run(st.name, func(t *testing.T) { f(t, st.open(t)) })
+	}
+}
+
+// memory gives clients of the same keys in memory.
+func memory(t *testing.T) opener {
+	return peers(func(string) *memkv.Store { return memkv.New(memkv.Options{}) })
+}
+
+// bolt gives clients of one open file: a second process could not open it, and
+// a second Store on one root would take the writing over.
+func bolt(t *testing.T) opener {
+	db, err := bbolt.Open(filepath.Join(t.TempDir(), "kv.db"), 0o600, &bbolt.Options{Timeout: time.Second})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { db.Close() })
+	return peers(func(root string) *boltkv.Store { return boltkv.New(db, boltkv.Options{Root: root}) })
+}
+
+// peers keeps one store of each root open, and gives its peers.
+func peers[S interface {
+	backend.Store
+	Peer() S
+}](open func(root string) S) opener {
+	var mu sync.Mutex
+	roots := map[string]S{}
+	return func(t testing.TB, root string) backend.Store {
+		mu.Lock()
+		defer mu.Unlock()
+		s, ok := roots[root]
+		if !ok {
+			s = open(root)
+			t.Cleanup(func() { s.Close() })
+			roots[root] = s
+		}
+		return s.Peer()
+	}
+}
+
+func byURL(store testserver.Store, d backend.Driver) func(t *testing.T) opener {
+	return func(t *testing.T) opener {
+		srv := servers.Shared(t, testserver.Spec{Store: store})
+		return func(t testing.TB, root string) backend.Store {
+			u, err := backend.ParseURL(srv.URL() + "/" + root)
+			if err != nil {
+				t.Fatal(err)
+			}
+			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+			defer cancel()
+			s, err := d.Open(ctx, u)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return s
+		}
+	}
+}
+
+func redisStore(t *testing.T) opener {
+	srv := servers.Shared(t, testserver.Spec{Store: testserver.Redis})
+	return func(t testing.TB, root string) backend.Store {
+		c := redis.NewClient(&redis.Options{Addr: srv.Addrs()[0]})
+		t.Cleanup(func() { c.Close() })
+		return rediskv.New(c, rediskv.Options{Root: root})
+	}
+}
