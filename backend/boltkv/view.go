@@ -44,8 +44,8 @@ func (v *view) acquire() bool {
 }
 
 // newer reports whether v should take the place of old. While a commit is
-// being finished, views that began at the same count may see it or not; what
-// one Get has seen the next one must see, so the transaction decides first.
+// being finished, views that began at the same count may see it or not, so the
+// transaction decides first.
 func (v *view) newer(old *view) bool {
 	if v.id != old.id {
 		return v.id > old.id
@@ -65,6 +65,7 @@ type views struct {
 	current atomic.Pointer[view]
 
 	mu     sync.Mutex
+	newest int64 // number of a view that was current
 	closed bool
 }
 
@@ -136,11 +137,14 @@ func (s *views) swap(v *view) (old *view, ok bool) {
 	defer s.mu.Unlock()
 	v.refs.Add(1)
 	for {
-		if old = s.current.Load(); s.closed || old != nil && !v.newer(old) {
+		// A view that was current may have been dropped meanwhile, and what
+		// one Get has seen in it the next one must see.
+		if old = s.current.Load(); s.closed || v.id < s.newest || old != nil && !v.newer(old) {
 			v.refs.Add(-1) // the caller has another
 			return nil, false
 		}
 		if s.current.CompareAndSwap(old, v) {
+			s.newest = v.id
 			return old, true
 		}
 	}
