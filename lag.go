@@ -126,7 +126,7 @@ func (s *subscription) fromReplay(ctx context.Context) (backend.Event, bool, err
 	if err != nil {
 		if errors.Is(err, ErrHistoryLost) {
 			s.endReplay()
-			return ev, false, s.lost()
+			return ev, false, nil // startReplay finds the same, and mends
 		}
 		return ev, false, err
 	}
