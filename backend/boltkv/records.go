@@ -60,8 +60,9 @@ func parseRecord(b []byte) (r record, err error) {
 	if len(b) > 0 {
 		r.Deadline = int64(next())
 		r.Lease = backend.Revision(next())
+		damaged = damaged || r.Deadline <= 0
 	}
-	if damaged || len(b) > 0 || r.Revision == 0 || r.Created == 0 || r.Created > r.Revision || r.Deadline < 0 {
+	if damaged || len(b) > 0 || r.Revision == 0 || r.Created == 0 || r.Created > r.Revision {
 		return record{}, fmt.Errorf("%w: a record that makes no sense", backend.ErrCorrupt)
 	}
 	return r, nil

@@ -70,7 +70,7 @@ type views struct {
 }
 
 // commitCount grows with every commit to db, whoever makes it, before Commit
-// returns. It stays 0 for a database that keeps no statistics.
+// returns, unless db keeps no statistics.
 func commitCount(db *bbolt.DB) int64 {
 	s := db.Stats()
 	return s.TxStats.GetWrite()
@@ -89,13 +89,11 @@ func (e *engine) view(ctx context.Context) (*view, error) {
 }
 
 func (e *engine) openView(ctx context.Context) (*view, error) {
-	if _, err := e.load(ctx); err != nil {
+	st, err := e.load(ctx)
+	if err != nil {
 		return nil, err
 	}
 	commits := commitCount(e.db)
-	if commits == 0 {
-		commits = -1 // nothing to compare with: good for one call
-	}
 	tx, err := e.begin(ctx)
 	if err != nil {
 		return nil, err
@@ -106,7 +104,7 @@ func (e *engine) openView(ctx context.Context) (*view, error) {
 		return nil, classify(err)
 	}
 	v.refs.Store(1)
-	if commits > 0 {
+	if st.counted {
 		e.views.install(v)
 	}
 	return v, nil
