@@ -169,8 +169,11 @@ func (s *subscription) endReplay() {
 func (s *subscription) lost() error {
 	s.h.mu.Lock()
 	defer s.h.mu.Unlock()
-	if s.dirty == nil {
+	switch {
+	case s.dirty == nil:
 		return ErrHistoryLost
+	case s.h.repairing:
+		return nil // step waits for the end of that, and comes back
 	}
 	if s.gap {
 		// More changed than the hub has seen.
