@@ -199,8 +199,12 @@ func (c *core) validTxn(t backend.Txn) error {
 		switch {
 		case ch.If == backend.Always || ch.If > backend.LockHeld:
 			return fmt.Errorf("%w: a check without a condition", ErrInvalid)
+		case ch.If == backend.AtRevision && ch.Revision == 0:
+			return errRevisionZero
 		case ch.If != backend.LockHeld && !keys.IsCanonical(ch.Key):
 			return backend.Because(ErrInvalidKey, errors.New("in a check"))
+		case ch.If != backend.LockHeld && len(ch.Key) > c.maxKeyBytes():
+			return backend.Because(ErrInvalidKey, tooLong(len(ch.Key)))
 		case checked[id]:
 			return fmt.Errorf("%w: two checks of %s", ErrInvalid, quoteKey(ch.Key))
 		}

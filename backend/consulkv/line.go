@@ -25,6 +25,9 @@ type line struct {
 	mu      sync.Mutex
 	members map[string]*contender // by native name
 	waiting bool                  // a goroutine waits for the first of them
+	joined  bool                  // somebody joined since it last read the queue
+	front   uint64                // the token of the one that it waits for
+	look    context.CancelFunc    // makes it read the queue again; nil while it does
 }
 
 // join adds c to the line of its lock. The line lasts while it has members.
@@ -48,6 +51,12 @@ func (s *Store) join(c *contender, prefix string, waits bool) (*line, error) {
 	if waits && !l.waiting {
 		l.waiting = true
 		s.wg.Go(l.wait)
+	}
+	// Members need not join in the order of the queue: one that comes late may
+	// be ahead of the one that is waited for.
+	l.joined = l.joined || waits
+	if waits && l.look != nil && c.token < l.front {
+		l.look()
 	}
 	return l, nil
 }
@@ -103,6 +112,9 @@ func (l *line) guard() {
 func (l *line) wait() {
 	var wait backoff.Backoff
 	for {
+		l.mu.Lock()
+		l.joined = false
+		l.mu.Unlock()
 		q, index, err := l.s.readQueue(l.ctx, l.prefix)
 		if l.ctx.Err() != nil {
 			return
@@ -114,21 +126,37 @@ func (l *line) wait() {
 			continue
 		}
 		wait.Reset()
-		target, from, some := l.admit(q, index)
-		if !some {
+		ctx, stop := context.WithCancel(l.ctx)
+		target, from, next := l.admit(q, index, stop)
+		if next == awaitTarget {
+			l.await(ctx, target, from, &wait)
+			l.mu.Lock()
+			l.look = nil
+			l.mu.Unlock()
+		}
+		stop()
+		if next == nobodyWaits {
 			return
 		}
-		l.await(target, from, &wait)
 	}
 }
 
+// what wait has to do next
+type next uint8
+
+const (
+	nobodyWaits next = iota
+	awaitTarget
+	lookAgain
+)
+
 // admit admits who may hold, and returns the entry to wait for, at which index,
 // for the first member that may not; an empty name is any change of the queue.
-// It reports false, and lets the waiting end, if there is none.
-func (l *line) admit(q queueState, index uint64) (target string, from uint64, some bool) {
+func (l *line) admit(q queueState, index uint64, look context.CancelFunc) (target string, from uint64, _ next) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	places := q.places()
+	some := false
 	for i, e := range q {
 		c := l.members[e.name]
 		if c == nil || !c.waits {
@@ -141,38 +169,38 @@ func (l *line) admit(q queueState, index uint64) (target string, from uint64, so
 			close(c.admitted)
 		case some: // behind the first
 		case wait < 0:
-			from, some = index, true
+			from, some, l.front = index, true, e.create
 		default:
-			target, from, some = q[wait].name, q[wait].modify, true
+			target, from, some, l.front = q[wait].name, q[wait].modify, true, e.create
 		}
 	}
-	if some {
-		return target, from, true
-	}
-	// Members that wait and are not in the queue were lost, or are newer than
-	// the list; the next one looks again.
 	for name, c := range l.members {
-		if c.waits && q.find(name) < 0 {
-			if index >= c.token {
-				c.lose()
-				c.waits = false
-			} else {
-				return "", index, true
-			}
+		// Who waits and is not in the queue was lost, unless the queue was
+		// read before it came.
+		if c.waits && q.find(name) < 0 && index >= c.token {
+			c.waits = false
+			c.lose()
 		}
+	}
+	switch {
+	case l.joined:
+		return "", 0, lookAgain
+	case some:
+		l.look = look
+		return target, from, awaitTarget
 	}
 	l.waiting = false
-	return "", 0, false
+	return "", 0, nobodyWaits
 }
 
 // await returns when the entry has gone, or the queue has changed if target is
-// empty. A new value of the entry is no reason.
-func (l *line) await(target string, from uint64, wait *backoff.Backoff) {
+// empty, or ctx ends. A new value of the entry is no reason.
+func (l *line) await(ctx context.Context, target string, from uint64, wait *backoff.Backoff) {
 	if target == "" {
-		l.s.pollFrom(l.ctx, l.prefix, true, from, wait, func(io.Reader, uint64) (bool, error) { return false, nil })
+		l.s.pollFrom(ctx, l.prefix, true, from, wait, func(io.Reader, uint64) (bool, error) { return false, nil })
 		return
 	}
-	l.s.pollFrom(l.ctx, target, false, from, wait, func(body io.Reader, _ uint64) (bool, error) {
+	l.s.pollFrom(ctx, target, false, from, wait, func(body io.Reader, _ uint64) (bool, error) {
 		q, err := scanQueue(body)
 		return len(q) > 0, err
 	})

@@ -10,6 +10,7 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -485,4 +486,31 @@ func TestLongListsStayOutOfMemory(t *testing.T) {
 	if held := int64(most) - int64(before); held > 12<<20 {
 		t.Errorf("the list of %d MB holds %d MB", n*len(value)>>20, held>>20)
 	}
+}
+
+// Contenders of one store need not learn of their place in the order of the
+// queue: one that comes late may be ahead of the one that is waited for.
+func TestContendersThatLearnOfTheirPlaceOutOfOrder(t *testing.T) {
+	f := setUp(t)
+	other := f.net.open(t, f.addr, f.root)
+	defer other.Close()
+	stores := []backend.Store{f.s, other}
+	ctx, cancel := context.WithTimeout(f.Context(), 60*time.Second) // a minute is the lease: a stall ends only with it
+	defer cancel()
+	var all sync.WaitGroup
+	for i := range 8 {
+		all.Go(func() {
+			for range 60 {
+				c, err := stores[i%2].Contend(ctx, "l", backend.ContendOptions{Lease: 5 * time.Minute})
+				if err == nil {
+					err = errors.Join(c.Wait(ctx), c.Release(ctx))
+				}
+				if err != nil {
+					t.Error(err)
+					return
+				}
+			}
+		})
+	}
+	all.Wait()
 }

@@ -354,12 +354,7 @@ func (c *contender) lose() {
 	c.mu.Unlock()
 	if lost {
 		close(c.lost)
-		if c.s.enter() {
-			go func() { // the tail itself may be the caller, and forget may wait for it
-				defer c.s.calls.Done()
-				c.forget()
-			}()
-		}
+		c.forget()
 	}
 }
 

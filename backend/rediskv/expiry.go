@@ -80,14 +80,19 @@ func (s *Store) reap(ctx context.Context) (heartbeat, error) {
 		if err != nil {
 			return p, err
 		}
-		if len(p.expired) == 0 {
+		if len(p.expired) == 0 || s.namespace().readOnly {
 			if p.next >= 0 {
 				s.reaper.expiresIn(p.next)
 			}
 			return p, nil
 		}
-		if _, _, err := s.settle(ctx, p.expired, false); err != nil {
+		_, n, err := s.settle(ctx, p.expired, false)
+		if err != nil {
 			return p, err
+		}
+		if n == 0 { // others were faster, or the server does not expire keys at the moment
+			s.reaper.expiresIn(time.Second)
+			return p, nil
 		}
 	}
 }

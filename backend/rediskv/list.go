@@ -221,8 +221,10 @@ func (s *Store) mget(ctx context.Context, keys []string, name func(string) strin
 	w := &wire{text: name(keys[0])}
 	args := make([]any, 2, 1+len(keys))
 	args[0], args[1] = "mget", w
-	for _, k := range keys[1:] {
-		args = append(args, name(k))
+	natives := make([]string, len(keys)) // go-redis takes pointers, and those need no allocation each
+	for i, k := range keys[1:] {
+		natives[i] = name(k)
+		args = append(args, &natives[i])
 	}
 	reply, err := s.read(ctx, s.client, w, args)
 	if err != nil {

@@ -513,3 +513,56 @@ func TestFullMemory(t *testing.T) {
 		t.Errorf("the refused write left something: Adopt = %d", n)
 	}
 }
+
+// TestWhatIsNotAskedFor: a watch does not read the log for other keys, nor for renewals.
+func TestWhatIsNotAskedFor(t *testing.T) {
+	var sent counter
+	srv := servers.Shared(t, testserver.Spec{Store: testserver.Redis})
+	client := newClient(t, srv)
+	client.AddHook(&sent)
+	o := rediskv.Options{Root: testserver.UniqueName(t)}
+	watcher, writer := newStore(t, client, o), newStore(t, newClient(t, srv), o)
+	ctx := t.Context()
+	w, err := watcher.Watch(ctx, "mine", backend.WatchOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close()
+	events := make(chan backend.Event)
+	go func() {
+		defer close(events)
+		for {
+			ev, err := w.Next(ctx)
+			if err != nil {
+				return
+			}
+			events <- ev
+		}
+	}()
+	put(t, writer, "mine/first", "v", backend.PutOptions{})
+	<-events // the tail is up, or has just looked
+	eventually(t, "messages are heard", func() bool {
+		put(t, writer, "mine/first", "v", backend.PutOptions{})
+		start := time.Now()
+		<-events
+		return time.Since(start) < 100*time.Millisecond
+	})
+	lease, err := writer.Register(ctx, "theirs/leased", nil, backend.RegisterOptions{TTL: time.Minute})
+	if err != nil {
+		t.Fatal(err)
+	}
+	before := sent.n.Load()
+	for i := range 100 {
+		put(t, writer, fmt.Sprintf("theirs/%d", i), "v", backend.PutOptions{})
+		if err := lease.Renew(ctx); err != nil {
+			t.Fatal(err)
+		}
+	}
+	put(t, writer, "mine/last", "v", backend.PutOptions{})
+	if ev := <-events; ev.Key != "mine/last" {
+		t.Errorf("event of %q", ev.Key)
+	}
+	if n := sent.n.Load() - before; n > 20 {
+		t.Errorf("200 changes of no concern cost %d requests", n)
+	}
+}

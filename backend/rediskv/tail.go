@@ -2,9 +2,11 @@ package rediskv
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -22,7 +24,6 @@ type tail struct {
 	mu        sync.Mutex
 	listeners map[listener]struct{}
 	stop      context.CancelFunc // nil while it does not run
-	done      chan struct{}
 	contact   time.Time
 	since     time.Time // disconnected; zero while connected
 }
@@ -31,11 +32,12 @@ type tail struct {
 // it ends.
 type ear struct {
 	*tail
-	lastLog string // of the last poll
+	hearing atomic.Bool   // there is a connection for messages
+	stir    chan struct{} // there is something in dirty
 
 	mu    sync.Mutex
+	log   string              // its end, as the last message or poll told
 	dirty map[string]struct{} // keys to look at
-	stir  chan struct{}       // there is something in dirty
 }
 
 // listener is somebody who waits for changes.
@@ -72,29 +74,26 @@ func (t *tail) listen(l listener) error {
 			return backend.ErrClosed
 		}
 		ctx, stop := context.WithCancel(t.s.life)
-		t.stop, t.done = stop, make(chan struct{})
+		t.stop = stop
 		t.listeners = map[listener]struct{}{}
 		t.contact, t.since = time.Now(), time.Time{}
 		e := &ear{tail: t, dirty: map[string]struct{}{}, stir: make(chan struct{}, 1)}
-		go e.run(ctx, t.done)
+		go e.run(ctx)
 	}
 	t.listeners[l] = struct{}{}
 	return nil
 }
 
-// leave takes l out, and stops the tail, and waits for its end, if l was the last.
+// leave takes l out, and stops the tail if l was the last. Its end is not waited for here, since go-redis can hold it up,
+// but by Close of the Store.
 func (t *tail) leave(l listener) {
 	t.mu.Lock()
+	defer t.mu.Unlock()
 	delete(t.listeners, l)
-	stop, done := t.stop, t.done
-	if len(t.listeners) > 0 || stop == nil {
-		t.mu.Unlock()
-		return
+	if len(t.listeners) == 0 && t.stop != nil {
+		t.stop()
+		t.stop = nil
 	}
-	t.stop = nil
-	t.mu.Unlock()
-	stop()
-	<-done
 }
 
 func (t *tail) health() backend.Health {
@@ -113,9 +112,8 @@ func (t *tail) connected(yes bool) {
 	}
 }
 
-func (e *ear) run(ctx context.Context, done chan struct{}) {
+func (e *ear) run(ctx context.Context) {
 	defer e.s.calls.Done()
-	defer close(done)
 	var work sync.WaitGroup
 	defer work.Wait()
 	work.Go(func() { e.poll(ctx) })
@@ -170,6 +168,8 @@ func (e *ear) receive(ctx context.Context) (worked bool) {
 				return true // the slot has moved to another server
 			}
 			if confirmed++; confirmed == expected {
+				e.hearing.Store(true)
+				defer e.hearing.Store(false)
 				// What happened before now may have gone unheard.
 				e.nudge()
 				if foreign {
@@ -221,6 +221,7 @@ func (e *ear) event(payload string) {
 		e.s.reaper.expiresIn(time.Duration(ms) * time.Millisecond)
 	}
 	e.mu.Lock()
+	e.log = m.after
 	for _, key := range m.keys {
 		delete(e.dirty, key) // the script has looked at the key itself
 	}
@@ -251,11 +252,16 @@ func (e *ear) poll(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
-		e.connected(err == nil)
+		e.connected(!errors.Is(err, backend.ErrUnavailable))
 		if err == nil {
-			moved := e.lastLog != p.log
-			e.lastLog = p.log
-			if moved || p.epoch == "" {
+			if p.epoch != e.s.knownEpoch() && !e.s.namespace().readOnly {
+				_ = e.s.reopen(ctx) // tells the server that it has lost something; the next poll tries again
+			}
+			e.mu.Lock()
+			moved := e.log != p.log
+			e.log = p.log
+			e.mu.Unlock()
+			if moved {
 				e.nudge()
 			}
 		}
@@ -269,9 +275,7 @@ func (e *ear) poll(ctx context.Context) {
 
 // rhythm is how long to wait between polls: less while no message can come.
 func (e *ear) rhythm() time.Duration {
-	e.tail.mu.Lock()
-	defer e.tail.mu.Unlock()
-	if e.since.IsZero() {
+	if e.hearing.Load() {
 		return beat
 	}
 	return beat / 6

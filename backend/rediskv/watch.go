@@ -139,6 +139,9 @@ func (w *watch) ended() error {
 
 // heard implements listener. A message about other keys, next in the log, moves the watch on without any I/O.
 func (w *watch) heard(m message) {
+	if m.before == m.after {
+		return // a lease was renewed
+	}
 	if m.keys != nil && !w.concerns(m.keys) {
 		at, ok := parseID(m.after)
 		w.mu.Lock()

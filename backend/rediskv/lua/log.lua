@@ -6,7 +6,7 @@
 -- o (its value). Its meta: kind (c, u, d), id of the previous entry of the log, id of the key's previous entry or 0,
 -- created, expires, previous expires, and the head's bytes after it.
 local last, bytes, base = head[2], tonumber(head[3]), tonumber(head[4])
-local before, revision, seq, written, soonest, touched = last, nil, 0, {}, nil, false
+local before, revision, seq, written, soonest, touched = last, nil, 0, {}, nil, {}
 
 -- bump begins a new revision: later than every other, also after a restart that lost them, unless the server's clock
 -- was set back.
@@ -111,7 +111,8 @@ local function trim(entries, age, limit)
 end
 
 -- commit ends a script that may have changed something: it saves the head and tells whoever listens. The message: the
--- log id before, the log id after, when the first of the new expiries is due (in ms, or -), and the keys.
+-- log id before, the log id after (the same if only a TTL was renewed), when the first of the new expiries is due (in ms,
+-- or -), and the keys.
 local function commit()
   if #written > 0 then
     local limit = tonumber(ARGV[6])
@@ -122,8 +123,8 @@ local function commit()
       call('HSET', HEAD, 'log', last, 'bytes', int(bytes))
     end
   end
-  if #written > 0 or touched then
-    local keys = #written <= 64 and table.concat(written, '\0') or ''
+  if #written > 0 or #touched > 0 then
+    local keys = #written <= 64 and table.concat(#written > 0 and written or touched, '\0') or ''
     publish(before .. ' ' .. last .. ' ' .. (soonest and int(soonest - nowms) or '-') .. ' ' .. keys)
   end
 end

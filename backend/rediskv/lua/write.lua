@@ -75,7 +75,7 @@ for i = 1, count do
     call('PEXPIREAT', vkey, ends)
     call('SET', skey, side)
     call('ZADD', EXPIRIES, ends, key)
-    soonest, touched = nowms + ttl, true
+    soonest, touched[#touched + 1] = nowms + ttl, key
   end
   reply[#reply + 1] = created
   reply[#reply + 1] = expires
