@@ -26,7 +26,7 @@ var drivers = kv.Drivers{
 // dialTimeout is the parameter of each store's URL that bounds the wait for a server (for bolt: for the file).
 var dialTimeout = map[testserver.Store]string{
 	testserver.Etcd: "dial_timeout", testserver.Consul: "dial_timeout",
-	testserver.ZooKeeper: "dial-timeout", testserver.Redis: "dial_timeout",
+	testserver.ZooKeeper: "dial_timeout", testserver.Redis: "dial_timeout",
 }
 
 // storeURL returns the URL that opens a store: user and password belong to what Spec.Auth gives and may be empty.
