@@ -45,9 +45,11 @@ type hub struct {
 	// table has the revision of each key as of last, while a watch
 	// FromSnapshot of a Lossless store needs it for repair: see repair.
 	table map[string]version
-	// mended is set from a repair until the first answer of the new upstream:
-	// what that tells in between, the repair may have listed.
-	mended bool
+	// mended is set from the begin of a repair until the first answer of the
+	// new upstream: what that tells before, the repair may have listed, and
+	// last does not say from where on it tells everything.
+	mended    bool
+	repairing bool // until the differences are told: nobody reads beside that
 }
 
 // mark is a place in a subscription's queue that a Sync asked for.
@@ -225,7 +227,7 @@ func (h *hub) overlaps(ev backend.Event) bool {
 		return false
 	}
 	is, ok := h.table[ev.Entry.Key]
-	return ok && ev.Revision <= is.rev || !ok && ev.Kind == Deleted
+	return ok && ev.Revision <= is.rev || !ok && ev.Kind != Created
 }
 
 // record keeps the table up to date.
@@ -289,14 +291,15 @@ func (h *hub) answer(ev backend.Event) {
 		h.last = max(h.last, ev.Revision)
 		h.whole, h.placed = h.last, true
 	}
-	for _, m := range h.asked {
-		if _, ok := h.subs[m.sub]; ok {
-			m.sub.push(queued{Event: ev, mark: m.id})
-		}
-	}
+	// Before the marks: a reader whom Sync waited for has its Progress.
 	for sub := range h.subs {
 		if sub.progress {
 			sub.push(queued{Event: ev})
+		}
+	}
+	for _, m := range h.asked {
+		if _, ok := h.subs[m.sub]; ok {
+			m.sub.push(queued{Event: ev, mark: m.id})
 		}
 	}
 	h.asked, h.syncing = nil, false

@@ -39,17 +39,20 @@ func (s *subscription) overflow() {
 	if s.snapshot {
 		s.dirty = map[string]dirtyKey{}
 	}
+	gap := false
 	for _, q := range dropped {
 		if q.mark != 0 {
 			s.held = append(s.held, q)
 		}
-		s.note(q)
+		if gap = gap || q.relist; !gap {
+			s.note(q)
+		}
 	}
 }
 
 // keepUp ends lagging: from here on the hub queues again. h.mu is held.
 func (s *subscription) keepUp() {
-	s.lagging, s.dirty, s.gap = false, nil, false
+	s.lagging, s.dirty = false, nil
 	for _, q := range s.held {
 		s.queue.push(q)
 	}
@@ -123,7 +126,7 @@ func (s *subscription) fromReplay(ctx context.Context) (backend.Event, bool, err
 	if err != nil {
 		if errors.Is(err, ErrHistoryLost) {
 			s.endReplay()
-			return ev, false, s.lost()
+			return ev, false, nil // startReplay finds the same, and mends
 		}
 		return ev, false, err
 	}
@@ -131,24 +134,21 @@ func (s *subscription) fromReplay(ctx context.Context) (backend.Event, bool, err
 	if ev.Token != "" {
 		s.resumeAt = ev.Token
 	}
-	if s.dirty != nil && ev.Entry.Key != "" {
+	stale := s.stale(ev) || s.view != nil && ev.Entry.Key != "" && !s.view.accept(ev)
+	if s.dirty != nil && ev.Entry.Key != "" && !stale {
 		s.dirty[ev.Entry.Key] = dirtyKey{existed: ev.Kind != Deleted, created: ev.Entry.Created}
 	}
 	// Only Progress says that a revision is complete: the events of one
 	// transaction share theirs.
-	stale := s.stale(ev)
-	caught := ev.Kind == Progress && s.h.placed && s.h.last <= ev.Revision
-	again := caught && s.gap
+	caught := ev.Kind == Progress && s.h.placed && !s.h.mended && s.h.last <= ev.Revision
 	if caught {
+		// The replay has told what the hub may have missed, too.
 		s.keepUp()
-		s.from = ev.Revision
+		s.from, s.gap, s.base = ev.Revision, false, nil
 	}
 	s.h.mu.Unlock()
 	if caught {
 		s.endReplay()
-	}
-	if again {
-		s.relist()
 	}
 	if ev.Kind == Progress {
 		if !caught { // the hub went on meanwhile
@@ -156,10 +156,7 @@ func (s *subscription) fromReplay(ctx context.Context) (backend.Event, bool, err
 		}
 		return ev, s.progress, nil
 	}
-	if stale || s.view != nil && ev.Entry.Key != "" && !s.view.accept(ev) {
-		return ev, false, nil
-	}
-	return ev, true, nil
+	return ev, !stale, nil
 }
 
 func (s *subscription) endReplay() {
@@ -172,13 +169,17 @@ func (s *subscription) endReplay() {
 func (s *subscription) lost() error {
 	s.h.mu.Lock()
 	defer s.h.mu.Unlock()
-	if s.dirty == nil {
+	switch {
+	case s.dirty == nil:
 		return ErrHistoryLost
+	case s.h.repairing:
+		return nil // step waits for the end of that, and comes back
 	}
 	if s.gap {
 		// More changed than the hub has seen.
+		dirty := s.dirty
 		s.keepUp()
-		s.relist()
+		s.relist(dirty)
 		return nil
 	}
 	m := &mending{dirty: s.dirty}
@@ -191,7 +192,7 @@ func (s *subscription) lost() error {
 	s.keepUp()
 	s.mend = m
 	if s.view == nil {
-		s.view = newView(false)
+		s.view, s.settled = newView(false), false
 	}
 	s.ready = append(s.ready, backend.Event{Kind: Resynced})
 	return nil
@@ -222,6 +223,11 @@ func (s *subscription) mendSome(ctx context.Context) error {
 			if d.existed {
 				is.rev = notCurrent
 			}
+			// What an earlier mending told, or the snapshot, is newer than
+			// the event that was dropped first.
+			if told, known := s.view.m[page[i]]; known || s.view.all {
+				is = told
+			}
 			ev := backend.Event{Kind: Updated, Entry: e}
 			if e.Revision == 0 {
 				ev = backend.Event{Kind: Deleted, Entry: backend.Entry{Key: page[i]}}
@@ -234,6 +240,9 @@ func (s *subscription) mendSome(ctx context.Context) error {
 	if len(m.keys) == 0 {
 		s.ready = append(s.ready, backend.Event{Kind: Synced})
 		s.mend = nil
+		s.h.mu.Lock()
+		s.settleLater()
+		s.h.mu.Unlock()
 	}
 	return nil
 }

@@ -40,6 +40,7 @@ func (q queued) size() int {
 func (q *queue) len() int { return len(q.events) - q.head }
 
 func (q *queue) push(e queued) {
+	q.compact()
 	if q.index != nil && e.Entry.Key != "" {
 		if i, ok := q.index[e.Entry.Key]; ok && i >= q.head {
 			q.merge(i, e)
@@ -49,6 +50,24 @@ func (q *queue) push(e queued) {
 	}
 	q.bytes += e.size()
 	q.events = append(q.events, e)
+}
+
+// compact lets go of what was popped, for a reader who is never quite through.
+func (q *queue) compact() {
+	if q.head < 64 || q.head <= len(q.events)/2 {
+		return
+	}
+	n := copy(q.events, q.events[q.head:])
+	clear(q.events[n:])
+	q.events = q.events[:n]
+	for key, i := range q.index {
+		if i < q.head {
+			delete(q.index, key)
+		} else {
+			q.index[key] = i - q.head
+		}
+	}
+	q.head = 0
 }
 
 // pop returns the oldest event.

@@ -59,6 +59,9 @@ func (r reader[T]) register(ctx context.Context, key string, v T, ttl time.Durat
 		reg.lease, err = c.b.Register(ctx, full, value, backend.RegisterOptions{TTL: ttl, Absent: o.absent})
 		return err
 	}); err != nil {
+		if reg.lease != nil { // an interceptor turned success into failure
+			_ = c.detached(ctx, OpRelease, full, reg.lease.Release) // else it goes with its TTL
+		}
 		return nil, err
 	}
 	reg.keeper = keepalive.Start(keepalive.Lease{

@@ -27,15 +27,31 @@ func (r *relisting) stop() {
 	}
 }
 
-// relist begins. The view of such a watch knows all keys, because it was not
-// settled yet.
-func (s *subscription) relist() {
-	known := s.view
-	if known == nil {
-		known = newView(true)
+// relist begins. What the reader knows is in its view or, if that does not know
+// all keys, in what the hub's readers knew, with the keys that the reader did
+// not hear of any more (dirty) and those that it was told of since. h.mu is
+// held.
+func (s *subscription) relist(dirty map[string]dirtyKey) {
+	before := s.view.m
+	if !s.view.all {
+		before = s.base
+		for key, d := range dirty {
+			delete(before, key)
+			if d.existed {
+				before[key] = version{notCurrent, d.created}
+			}
+		}
+		for key, is := range s.view.m {
+			before[key] = is
+			if is.rev == 0 {
+				delete(before, key)
+			}
+		}
 	}
-	s.again = &relisting{before: known.m}
-	s.view = newView(true)
+	s.again = &relisting{before: before}
+	// While the repair is under way, what comes between this list and the new
+	// upstream is still to be missed: list once more then.
+	s.view, s.base, s.gap = newView(true), nil, s.apart
 	s.ready = append(s.ready, backend.Event{Kind: Resynced})
 }
 
@@ -74,6 +90,7 @@ func (s *subscription) relistSome(ctx context.Context) error {
 	s.ready = append(s.ready, backend.Event{Kind: Synced})
 	s.h.mu.Lock()
 	s.from = max(s.from, r.at)
+	s.settleLater()
 	s.h.mu.Unlock()
 	s.again = nil
 	return nil

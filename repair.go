@@ -3,6 +3,7 @@ package kv
 import (
 	"context"
 	"errors"
+	"maps"
 
 	"github.com/polykv/kv/backend"
 	"github.com/polykv/kv/internal/backoff"
@@ -28,8 +29,9 @@ func (h *hub) repair() bool {
 		case sub.snapshot:
 			snapshots++
 			sub.from = 0 // revisions may start lower in a restored store
-			sub.apart = !sub.settled || table == nil
-			sub.gap = sub.gap || sub.apart && sub.lagging
+			if sub.apart = !sub.settled; sub.apart && !sub.gap {
+				sub.gap, sub.base = true, maps.Clone(table)
+			}
 		case sub.ended == nil:
 			sub.ended = ErrHistoryLost
 			sub.wake()
@@ -38,7 +40,7 @@ func (h *hub) repair() bool {
 	h.last, h.whole, h.placed = 0, 0, false
 	// What was asked of the old upstream is asked of the new one.
 	h.waiting = append(h.asked, h.waiting...)
-	h.asked, h.syncing = nil, true
+	h.asked, h.syncing, h.mended, h.repairing = nil, true, true, true
 	h.mu.Unlock()
 	if snapshots == 0 {
 		return false
@@ -72,7 +74,10 @@ func (h *hub) repair() bool {
 		}
 		sub.apart = false
 	}
-	h.syncing, h.mended = false, true
+	h.syncing, h.repairing = false, false
+	for sub := range h.subs {
+		sub.wake()
+	}
 	h.sync(mark{}) // of nobody: its answer ends mended
 	return true
 }

@@ -70,6 +70,7 @@ func (s *subscription) listed(l *snapshotList) backend.Event {
 	if s.h.lossless {
 		// Where the list is one state, the stream goes on from there.
 		s.from = max(s.from, l.at)
+		s.settleLater()
 		synced.Revision, synced.Token = s.from, s.position.Token
 	} else {
 		// Without revisions to compare, what the hub hands on from here to
@@ -102,7 +103,6 @@ func (c *core) scan(ctx context.Context, key hubKey, o backend.ListOptions) iter
 type view struct {
 	all bool // it knows all keys: one that is not in m is absent
 	m   map[string]version
-	max Revision // no event beyond this one overlaps, on a Lossless store
 }
 
 func newView(all bool) *view { return &view{all: all, m: map[string]version{}} }
@@ -114,7 +114,6 @@ func (v *view) set(key string, is version) {
 		return
 	}
 	v.m[key] = is
-	v.max = max(v.max, is.rev)
 }
 
 // accept reports whether ev, in a Lossless store's order, is new to the
@@ -154,6 +153,9 @@ func (s *subscription) filter(q queued) (backend.Event, bool, error) {
 		s.h.mu.Lock()
 		collected := q.mark == s.collect
 		s.come(q.mark)
+		if q.mark == s.settleAt {
+			s.settle()
+		}
 		s.h.mu.Unlock()
 		if collected {
 			s.reconcile()
@@ -163,7 +165,11 @@ func (s *subscription) filter(q queued) (backend.Event, bool, error) {
 	ev := q.Event
 	switch {
 	case q.relist:
-		s.relist()
+		s.h.mu.Lock()
+		defer s.h.mu.Unlock()
+		if s.gap {
+			s.relist(nil)
+		}
 		return ev, false, nil
 	case q.void && s.touched == nil:
 		return ev, false, nil
@@ -234,15 +240,30 @@ func appendDifference(out []backend.Event, ev backend.Event, is version) []backe
 	return append(out, ev)
 }
 
-// settle runs when the queue is empty and the hub's stream therefore delivered
-// to the end: the view has served once the hub is past all that it holds. h.mu
-// is held.
+// settleLater asks for the mark behind which the stream has nothing more of
+// what was listed, or read to mend, up to now. h.mu is held.
+func (s *subscription) settleLater() {
+	s.settleAt, _ = s.newMark()
+	s.taken[s.settleAt] = true
+	s.h.sync(mark{s, s.settleAt})
+}
+
+// settle gives the view up at that mark: from here on the reader knows what the
+// stream tells, and so what the hub's table tells, which is made of the first
+// such view. h.mu is held.
 func (s *subscription) settle() {
-	if s.view == nil || s.touched != nil || !s.h.lossless || s.h.whole < s.view.max {
+	switch {
+	case s.view == nil || s.gap || s.mend != nil:
+		return // there will be another mark
+	case s.lagging:
+		s.settleLater() // what was dropped is not in the view
 		return
 	}
-	if s.view.all && s.h.table == nil && s.mend == nil {
+	if s.view.all && s.h.table == nil {
 		s.h.table = s.view.m
+		for _, q := range s.queue.events[s.queue.head:] {
+			s.h.record(q.Event)
+		}
 	}
-	s.view, s.settled = nil, true
+	s.view, s.base, s.settled = nil, nil, true
 }

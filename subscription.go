@@ -45,9 +45,11 @@ type subscription struct {
 	lagging  bool                     // the hub does not queue: replay from resumeAt
 	resumeAt Token
 	dirty    map[string]dirtyKey // what changed while lagging; nil if nobody asks
-	gap      bool                // the hub itself has missed events, and could not repair: list again
 	settled  bool                // the reader knows just what the hub's table knows
-	apart    bool                // repair is under way, and not for this one: it will list again
+	settleAt uint64              // the mark from which on it will
+	gap      bool                // the hub missed events, and could not repair for this one: list again
+	apart    bool                // that repair is under way
+	base     map[string]version  // what the hub's readers knew before the gap
 	ended    error               // comes after what is queued
 
 	// For next alone, and for finish.
@@ -195,6 +197,9 @@ func (s *subscription) await(ctx context.Context, come <-chan struct{}) error {
 	case <-s.ctx.Done():
 		return s.endError()
 	case <-s.h.ctx.Done():
+		if s.ctx.Err() != nil { // it took the hub along
+			return s.endError()
+		}
 		s.h.mu.Lock()
 		defer s.h.mu.Unlock()
 		if s.h.err != nil {
@@ -233,7 +238,9 @@ func (s *subscription) push(q queued) {
 	case s.stale(q.Event):
 		return
 	case s.lagging:
-		s.note(q)
+		if !s.gap {
+			s.note(q)
+		}
 		return
 	}
 	s.queue.push(q)
@@ -305,10 +312,8 @@ func (s *subscription) step(ctx context.Context) (ev backend.Event, ok bool, err
 	s.h.mu.Lock()
 	q, ok := s.queue.pop()
 	lagging, hubErr, ended := s.lagging, s.h.err, s.ended
+	repairing := s.h.repairing && hubErr == nil
 	stale := ok && s.stale(q.Event)
-	if !ok && !lagging {
-		s.settle()
-	}
 	s.h.mu.Unlock()
 	switch {
 	case stale:
@@ -319,11 +324,14 @@ func (s *subscription) step(ctx context.Context) (ev backend.Event, ok bool, err
 		return ev, false, ended
 	case lagging && s.replay != nil:
 		return s.fromReplay(ctx)
-	case lagging:
+	case lagging && !repairing:
 		return ev, false, s.startReplay(ctx)
 	case hubErr != nil:
 		return ev, false, hubErr
 	}
+	// There is nothing yet; or this reader missed something and would read it
+	// from the store, and the differences that are being worked out do not
+	// know what it would have read.
 	select {
 	case <-s.signal:
 	case <-ctx.Done():

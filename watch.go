@@ -122,7 +122,7 @@ func (w *Watch[T]) Events() iter.Seq2[Event[T], error] {
 // were complete when Sync was called: what it keeps of the events is then at
 // least as new as they are. It asks the store once, and waits for the reader,
 // so it is for another goroutine than the one in Next. A watch WithProgress
-// finds a Progress event behind those writes.
+// has had a Progress event behind those writes by then.
 func (w *Watch[T]) Sync(ctx context.Context) error {
 	return w.r.s.core.fail(OpWatch, w.sub.key.name, w.sub.sync(ctx))
 }

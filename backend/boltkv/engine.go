@@ -46,8 +46,9 @@ type engine struct {
 
 // state is what the first call that needs it reads from the file.
 type state struct {
-	feed  *embedded.Feed
-	locks *embedded.Locks
+	feed    *embedded.Feed
+	locks   *embedded.Locks
+	counted bool // the database keeps statistics, so that views can be shared
 
 	// mu makes publishing and the opening of snapshots exclude each other.
 	mu    sync.Mutex
@@ -95,14 +96,14 @@ func (e *engine) load(ctx context.Context) (*state, error) {
 // read makes the state of what tx sees, and returns the first deadline.
 func (e *engine) read(tx *bbolt.Tx) (st *state, next int64, err error) {
 	defer rescue(&err)
-	b, err := e.layout.open(tx)
-	if err != nil {
+	b := e.layout.open(tx)
+	if err := b.check(); err != nil {
 		return nil, 0, err
 	}
 	// bbolt keeps a bucket within its parent's page up to a quarter of the
 	// page's size; the rest of the bucket takes up to 160 bytes.
 	e.recentBytes = e.db.Info().PageSize/4 - 160
-	st = &state{undos: undos{all: map[*undo]struct{}{}}}
+	st = &state{undos: undos{all: map[*undo]struct{}{}}, counted: e.db.Stats().TxN > 0}
 	var fence uint64
 	if b.meta != nil {
 		if st.generations, err = b.past(); err != nil {

@@ -35,17 +35,6 @@ func newGeneration() uint64 {
 
 func (g generation) epoch() string { return strconv.FormatUint(g.id, 36) }
 
-// owner is the last generation.
-func (b buckets) owner() uint64 {
-	if b.meta == nil {
-		return 0
-	}
-	if v := b.meta.Get([]byte(ownerKey)); len(v) == 8 {
-		return binary.BigEndian.Uint64(v)
-	}
-	return 0
-}
-
 // past returns all generations that are kept.
 func (b buckets) past() (list []generation, err error) {
 	if b.meta == nil {
@@ -80,7 +69,8 @@ func (t *table) claim(g generation) error {
 			return err
 		}
 	}
-	return t.write(t.meta.Put([]byte(ownerKey), v[:8]))
+	t.sides.owner, t.sides.dirty = g.id, true
+	return nil
 }
 
 // known reports whether a token of epoch and rev is of the past that list

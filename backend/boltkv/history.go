@@ -177,10 +177,7 @@ func (e *engine) replay(ctx context.Context, rev backend.Revision) (commits []*e
 	defer rollback(tx)
 	defer func() { err = classify(err) }()
 	defer rescue(&err)
-	b, err := e.layout.open(tx)
-	if err != nil {
-		return nil, err
-	}
+	b := e.layout.open(tx)
 	lost := fmt.Errorf("%w: what followed revision %d is no longer kept", backend.ErrHistoryLost, rev)
 	if b.meta == nil {
 		return nil, lost

@@ -19,9 +19,8 @@ import (
 // revision. The others' names are its name and a suffix.
 const (
 	schemaKey = "schema" // → schemaVersion
-	ownerKey  = "owner"  // → the last generation
 	fenceKey  = "fence"  // → the fencing token, big endian, up to which some may have been given
-	recentKey = "recent" // → the latest records
+	recentKey = "recent" // → the last generation, and the latest records
 
 	recordsSuffix     = "/records"     // key → record
 	expiriesSuffix    = "/expiries"    // deadline in ms, big endian, and key → nothing
@@ -85,10 +84,12 @@ type buckets struct {
 	tx     *bbolt.Tx
 	layout *layout
 
-	data, meta, records *bbolt.Bucket
-	recent              []byte // the value of recentKey as the transaction began
+	data, meta *bbolt.Bucket
+	owner      uint64 // the last generation; 0: none
+	recent     []byte // the latest records, as the transaction began
 }
 
+func (b buckets) records() *bbolt.Bucket     { return b.need(b.layout.records) }
 func (b buckets) expiries() *bbolt.Bucket    { return b.need(b.layout.expiries) }
 func (b buckets) history() *bbolt.Bucket     { return b.need(b.layout.history) }
 func (b buckets) generations() *bbolt.Bucket { return b.need(b.layout.generations) }
@@ -139,34 +140,50 @@ func create(tx *bbolt.Tx, path [][]byte) (b *bbolt.Bucket, err error) {
 	return b, nil
 }
 
-// open finds the buckets, and refuses bookkeeping that it does not understand.
-func (l *layout) open(tx *bbolt.Tx) (b buckets, err error) {
+// open finds the buckets.
+func (l *layout) open(tx *bbolt.Tx) (b buckets) {
 	b = buckets{tx: tx, layout: l, data: find(tx, l.data), meta: find(tx, l.meta)}
 	if b.meta == nil {
-		return b, nil
+		return b
+	}
+	if v := b.meta.Get([]byte(recentKey)); len(v) >= 8 {
+		b.owner, b.recent = binary.BigEndian.Uint64(v), v[8:]
+	}
+	return b
+}
+
+// check refuses bookkeeping that is not understood. Nobody else writes it while
+// the file is open, so once is enough.
+func (b buckets) check() error {
+	if b.meta == nil {
+		return nil
 	}
 	switch v := string(b.meta.Get([]byte(schemaKey))); {
 	case v == schemaVersion:
 	case v == "":
-		return b, fmt.Errorf("%w: bucket %q is not this library's", backend.ErrCorrupt, l.meta)
+		return fmt.Errorf("%w: bucket %q is not this library's", backend.ErrCorrupt, b.layout.meta)
 	case len(v) > len(schemaVersion) || v > schemaVersion:
-		return b, fmt.Errorf("%w: schema %q in bucket %q, this version knows %s", backend.ErrNewerSchema, v, l.meta, schemaVersion)
+		return fmt.Errorf("%w: schema %q in bucket %q, this version knows %s",
+			backend.ErrNewerSchema, v, b.layout.meta, schemaVersion)
 	default:
-		return b, fmt.Errorf("%w: schema %q in bucket %q", backend.ErrCorrupt, v, l.meta)
+		return fmt.Errorf("%w: schema %q in bucket %q", backend.ErrCorrupt, v, b.layout.meta)
 	}
-	b.recent = b.meta.Get([]byte(recentKey))
-	if b.records = find(tx, l.records); b.records == nil {
-		return b, fmt.Errorf("%w: the buckets beside %q are missing", backend.ErrCorrupt, l.meta)
+	l := b.layout
+	for _, path := range [][][]byte{l.records, l.expiries, l.history, l.generations} {
+		if find(b.tx, path) == nil {
+			return fmt.Errorf("%w: bucket %q is missing", backend.ErrCorrupt, path)
+		}
 	}
-	return b, nil
+	if v := b.meta.Get([]byte(recentKey)); len(v) > 0 && len(v) < 8 {
+		return fmt.Errorf("%w: the last generation is missing in bucket %q", backend.ErrCorrupt, l.meta)
+	}
+	_, err := parseRecent(b.recent)
+	return err
 }
 
 // create is open for a write transaction: it makes what is missing.
-func (l *layout) create(tx *bbolt.Tx) (buckets, error) {
-	b, err := l.open(tx)
-	if err != nil {
-		return b, err
-	}
+func (l *layout) create(tx *bbolt.Tx) (b buckets, err error) {
+	b = l.open(tx)
 	if b.data == nil {
 		if b.data, err = create(tx, l.data); err != nil {
 			return b, err
@@ -179,7 +196,7 @@ func (l *layout) create(tx *bbolt.Tx) (buckets, error) {
 		return b, err
 	}
 	for _, path := range [][][]byte{l.expiries, l.history, l.generations, l.records} {
-		if b.records, err = create(tx, path); err != nil {
+		if _, err = create(tx, path); err != nil {
 			return b, err
 		}
 	}

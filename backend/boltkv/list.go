@@ -1,24 +1,12 @@
 package boltkv
 
 import (
-	"bytes"
 	"context"
-	"fmt"
 	"iter"
 	"time"
 
-	"github.com/google/btree"
-	"go.etcd.io/bbolt"
-
 	"github.com/polykv/kv/backend"
 	"github.com/polykv/kv/internal/embedded"
-	"github.com/polykv/kv/internal/keys"
-)
-
-// A page of a list is read in one short transaction.
-const (
-	pageEntries = 512
-	pageBytes   = 512 << 10
 )
 
 // lister reads the pages of one list.
@@ -28,7 +16,8 @@ type lister struct {
 	scope    embedded.Range
 	keysOnly bool
 	undo     *undo
-	at       int64 // when the list began, in ms: what expired before is not listed
+	at       int64           // when the list began, in ms: what expired before is not listed
+	buffer   []backend.Entry // of the last page
 }
 
 // start begins the list of r. Keys whose time has come are removed first, so
@@ -98,209 +87,6 @@ func (e *engine) anyDue(ctx context.Context) (due bool, err error) {
 	}
 	deadline, _, err := parseExpiry(k)
 	return err == nil && deadline <= time.Now().UnixMilli(), err
-}
-
-// page is a part of a list.
-type page struct {
-	entries []backend.Entry // directories have no revision
-	foreign []string        // keys that have to be adopted before the page is right
-	next    string          // where the next page begins
-	done    bool            // there is none
-}
-
-// read reads the page that begins at from. What other programs wrote is
-// adopted on the way, page by page.
-func (l *lister) read(ctx context.Context, from string) (page, error) {
-	for {
-		p, err := l.scan(ctx, from)
-		if err != nil || len(p.foreign) == 0 {
-			return p, err
-		}
-		if _, err := l.e.adopt(ctx, p.foreign); err != nil {
-			return page{}, err
-		}
-	}
-}
-
-func (l *lister) scan(ctx context.Context, from string) (p page, err error) {
-	tx, err := l.e.begin(ctx)
-	if err != nil {
-		return page{}, err
-	}
-	defer rollback(tx)
-	defer func() { err = classify(err) }()
-	defer rescue(&err)
-	b, err := l.e.layout.open(tx)
-	if err != nil {
-		return page{}, err
-	}
-	// What this transaction sees may be on its way to the watchers and to
-	// undo. The committer, which is past its commit, waits for nobody.
-	if err := l.e.awaitPublished(ctx, l.st, b); err != nil {
-		return page{}, err
-	}
-	over, ok := l.undo.overlay(from)
-	if !ok {
-		return page{}, fmt.Errorf("%w: more was changed during the list than is kept for it", backend.ErrHistoryLost)
-	}
-	s := scanner{lister: l, over: over, writable: !l.e.db.IsReadOnly()}
-	s.data.open(b.data)
-	if err := s.sides.open(b); err != nil {
-		return page{}, err
-	}
-	err = s.run(from)
-	return s.page, err
-}
-
-// awaitPublished waits until watchers and lists know what b's transaction sees.
-func (e *engine) awaitPublished(ctx context.Context, st *state, b buckets) error {
-	rev := b.revision()
-	if st.feed.Last() >= rev {
-		return nil
-	}
-	if b.owner() != e.id {
-		return fmt.Errorf("%w: another Store has begun to write to bucket %q", backend.ErrClosed, e.layout.root)
-	}
-	return st.feed.Wait(ctx, rev, nil)
-}
-
-// scanner walks over values, records and undo together.
-type scanner struct {
-	*lister
-	data     walker
-	sides    sideWalker
-	over     *btree.BTreeG[undone] // nil: nothing
-	writable bool
-	page     page
-	bytes    int
-}
-
-// walker is a cursor that remembers where it is.
-type walker struct {
-	c    *bbolt.Cursor
-	k, v []byte
-}
-
-func (w *walker) open(b *bbolt.Bucket) {
-	if b != nil {
-		w.c = b.Cursor()
-	}
-}
-
-func (w *walker) seek(key string) {
-	if w.c != nil {
-		w.k, w.v = w.c.Seek([]byte(key))
-	}
-}
-
-func (w *walker) next() { w.k, w.v = w.c.Next() }
-
-// run fills the page.
-func (s *scanner) run(from string) error {
-	s.data.seek(from)
-	s.sides.seek(from)
-	for s.data.k != nil || s.sides.k != nil || s.over != nil {
-		key, present, value, r, err := s.step(from)
-		if err != nil {
-			return err
-		}
-		if key == "" || !s.scope.Covers(key) {
-			break
-		}
-		from = key + "\x00"
-		if !present || r.Deadline != 0 && r.Deadline <= s.at {
-			continue
-		}
-		name, next := s.scope.Place(key)
-		if name == key {
-			e := r.Entry(key)
-			if e.Value = nil; !s.keysOnly {
-				e.Value = bytes.Clone(value)
-			}
-			s.page.entries = append(s.page.entries, e)
-			s.bytes += len(key) + len(e.Value)
-		} else if name != "" {
-			s.page.entries = append(s.page.entries, backend.Entry{Key: name})
-			s.bytes += len(name)
-		}
-		if next != "" {
-			from = next
-			s.data.seek(from)
-			s.sides.seek(from)
-		}
-		if len(s.page.entries) >= pageEntries || s.bytes >= pageBytes || len(s.page.foreign) >= pageEntries {
-			s.page.next = from
-			return nil
-		}
-	}
-	s.page.done = true
-	return nil
-}
-
-// step takes the first key at from or beyond off the cursors: with what the
-// file says of it or, if it was changed since the snapshot, what the undo says.
-// "" is the end.
-func (s *scanner) step(from string) (key string, present bool, value []byte, r record, err error) {
-	for s.data.k != nil && s.data.v == nil {
-		s.data.next() // a nested bucket, somebody else's
-	}
-	k := s.data.k
-	if k == nil || s.sides.k != nil && bytes.Compare(s.sides.k, k) < 0 {
-		k = s.sides.k
-	}
-	if s.over != nil {
-		var was undone
-		found := false
-		s.over.AscendGreaterOrEqual(undone{key: from}, func(u undone) bool {
-			was, found = u, true
-			return false
-		})
-		if found && (k == nil || was.key <= string(k)) {
-			if was.key == string(k) {
-				s.skip(k)
-			}
-			return was.key, was.Revision != 0, was.Value, record{Record: was.Record}, nil
-		}
-	}
-	if k == nil {
-		return "", false, nil, record{}, nil
-	}
-	key = string(k)
-	var side []byte
-	if bytes.Equal(k, s.sides.k) {
-		side = s.sides.v
-	}
-	if bytes.Equal(k, s.data.k) {
-		value = s.data.v
-	}
-	s.skip(k)
-	switch {
-	case side == nil && !keys.IsCanonical(key):
-		s.e.skip(key)
-		return key, false, nil, record{}, nil
-	case side != nil:
-		if r, err = parseRecord(side); err != nil {
-			return "", false, nil, record{}, err
-		}
-		if value != nil && r.sum == checksum(value) {
-			return key, true, value, r, nil
-		}
-	}
-	if s.writable {
-		s.page.foreign = append(s.page.foreign, key)
-		return key, false, nil, record{}, nil
-	}
-	return key, value != nil, value, record{Record: embedded.Record{Revision: firstRevision}}, nil
-}
-
-// skip moves the cursors past k.
-func (s *scanner) skip(k []byte) {
-	if bytes.Equal(k, s.sides.k) {
-		s.sides.next()
-	}
-	if bytes.Equal(k, s.data.k) {
-		s.data.next()
-	}
 }
 
 // List implements backend.Store.

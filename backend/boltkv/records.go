@@ -25,36 +25,45 @@ type record struct {
 	sum             uint32 // of the value, to notice what others write over it
 }
 
-// Records are 20 bytes, and 36 for a key that expires.
-const (
-	shortRecord = 8 + 8 + 4
-	longRecord  = shortRecord + 8 + 8
-)
+// maxRecord bounds the encoded form: the checksum, then as varints the
+// revision, how far below it the key was created and, for a key that expires,
+// the deadline and the lease. It is kept short for the sake of the gathering.
+const maxRecord = 4 + 4*binary.MaxVarintLen64
 
 func (r record) append(b []byte) []byte {
-	b = binary.BigEndian.AppendUint64(b, uint64(r.Revision))
-	b = binary.BigEndian.AppendUint64(b, uint64(r.Created))
 	b = binary.BigEndian.AppendUint32(b, r.sum)
+	b = binary.AppendUvarint(b, uint64(r.Revision))
+	b = binary.AppendUvarint(b, uint64(r.Revision-r.Created))
 	if r.Deadline != 0 {
-		b = binary.BigEndian.AppendUint64(b, uint64(r.Deadline))
-		b = binary.BigEndian.AppendUint64(b, uint64(r.Lease))
+		b = binary.AppendUvarint(b, uint64(r.Deadline))
+		b = binary.AppendUvarint(b, uint64(r.Lease))
 	}
 	return b
 }
 
 func parseRecord(b []byte) (r record, err error) {
-	if len(b) != shortRecord && len(b) != longRecord {
-		return r, fmt.Errorf("%w: a record of %d bytes", backend.ErrCorrupt, len(b))
+	damaged := len(b) < 4
+	if !damaged {
+		r.sum, b = binary.BigEndian.Uint32(b), b[4:]
 	}
-	r.Revision = backend.Revision(binary.BigEndian.Uint64(b))
-	r.Created = backend.Revision(binary.BigEndian.Uint64(b[8:]))
-	r.sum = binary.BigEndian.Uint32(b[16:])
-	if len(b) == longRecord {
-		r.Deadline = int64(binary.BigEndian.Uint64(b[20:]))
-		r.Lease = backend.Revision(binary.BigEndian.Uint64(b[28:]))
+	next := func() uint64 {
+		v, n := binary.Uvarint(b)
+		if n <= 0 {
+			damaged, b = true, nil
+			return 0
+		}
+		b = b[n:]
+		return v
 	}
-	if r.Revision == 0 || r.Created == 0 || r.Created > r.Revision {
-		return r, fmt.Errorf("%w: a record of revision %d, created at %d", backend.ErrCorrupt, r.Revision, r.Created)
+	r.Revision = backend.Revision(next())
+	r.Created = r.Revision - backend.Revision(next())
+	if len(b) > 0 {
+		r.Deadline = int64(next())
+		r.Lease = backend.Revision(next())
+		damaged = damaged || r.Deadline <= 0
+	}
+	if damaged || len(b) > 0 || r.Revision == 0 || r.Created == 0 || r.Created > r.Revision {
+		return record{}, fmt.Errorf("%w: a record that makes no sense", backend.ErrCorrupt)
 	}
 	return r, nil
 }
@@ -69,42 +78,46 @@ type recent struct {
 // nextRecent takes the first one off the encoded form.
 func nextRecent(b []byte) (r recent, rest []byte, err error) {
 	for _, field := range []*[]byte{&r.key, &r.side} {
-		if len(b) < 2 || len(b)-2 < int(binary.BigEndian.Uint16(b)) {
+		n, width := binary.Uvarint(b)
+		if width <= 0 || n > uint64(len(b)-width) {
 			return r, nil, fmt.Errorf("%w: the latest records end early", backend.ErrCorrupt)
 		}
-		n := int(binary.BigEndian.Uint16(b))
-		*field, b = b[2:2+n:2+n], b[2+n:]
+		b = b[width:]
+		*field, b = b[:n:n], b[n:]
 	}
 	return r, b, nil
 }
 
 func (r recent) append(b []byte) []byte {
-	b = binary.BigEndian.AppendUint16(b, uint16(len(r.key)))
+	b = binary.AppendUvarint(b, uint64(len(r.key)))
 	b = append(b, r.key...)
-	b = binary.BigEndian.AppendUint16(b, uint16(len(r.side)))
+	b = binary.AppendUvarint(b, uint64(len(r.side)))
 	return append(b, r.side...)
 }
 
+// size is that of the encoded form; the lengths of what fits are two bytes at most.
 func (r recent) size() int { return 4 + len(r.key) + len(r.side) }
 
-// parseRecent returns the gathered records in the order of their keys, without
-// copying them.
+// parseRecent returns the gathered records, which are in the order of their
+// keys, without copying them.
 func parseRecent(b []byte) (list []recent, err error) {
+	list = make([]recent, 0, len(b)/32+1)
 	for len(b) > 0 {
 		var r recent
 		if r, b, err = nextRecent(b); err != nil {
 			return nil, err
 		}
+		if n := len(list); n > 0 && bytes.Compare(list[n-1].key, r.key) >= 0 {
+			return nil, fmt.Errorf("%w: the latest records are out of order", backend.ErrCorrupt)
+		}
 		list = append(list, r)
 	}
-	slices.SortFunc(list, func(a, b recent) int { return bytes.Compare(a.key, b.key) })
 	return list, nil
 }
 
-// sideOf returns the encoded record of key as b's transaction sees it, nil if
-// there is none.
-func (b buckets) sideOf(key []byte) ([]byte, error) {
-	for rest := b.recent; len(rest) > 0; {
+// sideOf returns the encoded record of key as v sees it, nil if there is none.
+func (v *view) sideOf(key []byte) ([]byte, error) {
+	for rest := v.recent; len(rest) > 0; {
 		var r recent
 		var err error
 		if r, rest, err = nextRecent(rest); err != nil {
@@ -117,16 +130,17 @@ func (b buckets) sideOf(key []byte) ([]byte, error) {
 			return r.side, nil
 		}
 	}
-	if b.records == nil {
+	if v.records == nil {
 		return nil, nil
 	}
-	return b.records.Get(key), nil
+	return v.records.Get(key), nil
 }
 
 // recordWriter changes records in a write transaction.
 type recordWriter struct {
-	bucket *bbolt.Bucket
-	list   []recent // gathered, unless spilled
+	buckets
+	bucket *bbolt.Bucket // of the records; nil until it is needed
+	list   []recent      // gathered, unless spilt
 	bytes  int
 	limit  int
 	spilt  bool // everything goes to the bucket
@@ -135,9 +149,12 @@ type recordWriter struct {
 
 // recordWriter returns one for records of at most limit bytes gathered.
 func (b buckets) recordWriter(limit int) (w recordWriter, err error) {
-	w = recordWriter{bucket: b.records, limit: limit, bytes: len(b.recent)}
+	w = recordWriter{buckets: b, limit: limit}
 	// The value is copied, because bbolt may move it when it is replaced.
 	w.list, err = parseRecent(bytes.Clone(b.recent))
+	for _, r := range w.list {
+		w.bytes += r.size()
+	}
 	return w, err
 }
 
@@ -153,7 +170,14 @@ func (w *recordWriter) get(key []byte) []byte {
 		}
 		return w.list[i].side
 	}
-	return w.bucket.Get(key)
+	return w.open().Get(key)
+}
+
+func (w *recordWriter) open() *bbolt.Bucket {
+	if w.bucket == nil {
+		w.bucket = w.records()
+	}
+	return w.bucket
 }
 
 // put sets the record of key, or removes it for a nil side.
@@ -178,9 +202,9 @@ func (w *recordWriter) put(key string, side []byte) error {
 
 func (w *recordWriter) putDirectly(r recent) error {
 	if len(r.side) == 0 {
-		return w.bucket.Delete(r.key)
+		return w.open().Delete(r.key)
 	}
-	return w.bucket.Put(r.key, r.side)
+	return w.open().Put(r.key, r.side)
 }
 
 // spill moves all that was gathered to the bucket.
@@ -205,16 +229,17 @@ func (w *recordWriter) latest(key string) (record, bool) {
 	return r, err == nil
 }
 
-// store writes what is gathered to meta.
-func (w *recordWriter) store(meta *bbolt.Bucket) error {
+// store writes what is gathered.
+func (w *recordWriter) store() error {
 	if !w.dirty {
 		return nil
 	}
-	b := make([]byte, 0, w.bytes)
+	b := make([]byte, 0, 8+w.bytes)
+	b = binary.BigEndian.AppendUint64(b, w.owner)
 	for _, r := range w.list {
 		b = r.append(b)
 	}
-	return meta.Put([]byte(recentKey), b)
+	return w.meta.Put([]byte(recentKey), b)
 }
 
 // sideWalker walks over the records of a transaction in the order of keys.
@@ -226,7 +251,9 @@ type sideWalker struct {
 }
 
 func (w *sideWalker) open(b buckets) (err error) {
-	w.walker.open(b.records)
+	if b.meta != nil {
+		w.walker.open(b.records())
+	}
 	w.list, err = parseRecent(b.recent)
 	return err
 }

@@ -13,6 +13,7 @@ import (
 type table struct {
 	buckets
 	sides   recordWriter
+	cache   *cache
 	step    *embedded.Step
 	alarm   *embedded.Alarm
 	dirty   bool     // something was written
@@ -32,7 +33,12 @@ func (t *table) write(err error) error {
 // Get implements embedded.Table. The record is a copy.
 func (t *table) Get(key string) (embedded.Record, bool, error) {
 	k := readOnly(key)
-	value, side := t.data.Get(k), t.sides.get(k)
+	value := t.data.Get(k)
+	if r, ok := t.cached(key); ok && value != nil && r.sum == checksum(value) {
+		r.Value = bytes.Clone(value)
+		return r.Record, true, nil
+	}
+	side := t.sides.get(k)
 	if value == nil && side == nil {
 		if t.data.Bucket(k) != nil {
 			return embedded.Record{}, false, fmt.Errorf("%w: a nested bucket has the name of this key", backend.ErrInvalid)
@@ -51,6 +57,19 @@ func (t *table) Get(key string) (embedded.Record, bool, error) {
 		}
 	}
 	return t.adopt(key, value, r)
+}
+
+// cached is the record of key as it was before the transaction, if the cache
+// has all of it and the transaction has not changed it.
+func (t *table) cached(key string) (record, bool) {
+	if t.cache == nil || t.sides.spilt {
+		return record{}, false
+	}
+	if _, ok := t.sides.find(readOnly(key)); ok {
+		return record{}, false
+	}
+	r, ok, _ := t.cache.get(key, int64(t.tx.ID())-1)
+	return r, ok && r.Lease == 0
 }
 
 // adopt gives a revision and an event to what another program did: it wrote
@@ -107,7 +126,7 @@ func (t *table) set(key string, r, old embedded.Record) error {
 			setAlarm(t.alarm, r.Deadline)
 		}
 	}
-	side := record{Record: r, sum: checksum(r.Value)}.append(make([]byte, 0, longRecord))
+	side := record{Record: r, sum: checksum(r.Value)}.append(make([]byte, 0, maxRecord))
 	t.touched = append(t.touched, key)
 	return t.write(t.sides.put(key, side))
 }

@@ -21,7 +21,7 @@ import (
 // and from closing, and nobody has to wait for that longer.
 type view struct {
 	buckets
-	tx      *bbolt.Tx
+	records *bbolt.Bucket
 	id      int64 // of tx
 	commits int64 // of the database when the view began
 	ours    bool  // the records are written by this engine only
@@ -44,8 +44,8 @@ func (v *view) acquire() bool {
 }
 
 // newer reports whether v should take the place of old. While a commit is
-// being finished, views that began at the same count may see it or not; what
-// one Get has seen the next one must see, so the transaction decides first.
+// being finished, views that began at the same count may see it or not, so the
+// transaction decides first.
 func (v *view) newer(old *view) bool {
 	if v.id != old.id {
 		return v.id > old.id
@@ -65,11 +65,12 @@ type views struct {
 	current atomic.Pointer[view]
 
 	mu     sync.Mutex
+	newest int64 // number of a view that was current
 	closed bool
 }
 
 // commitCount grows with every commit to db, whoever makes it, before Commit
-// returns. It stays 0 for a database that keeps no statistics.
+// returns, unless db keeps no statistics.
 func commitCount(db *bbolt.DB) int64 {
 	s := db.Stats()
 	return s.TxStats.GetWrite()
@@ -88,33 +89,37 @@ func (e *engine) view(ctx context.Context) (*view, error) {
 }
 
 func (e *engine) openView(ctx context.Context) (*view, error) {
-	if _, err := e.load(ctx); err != nil {
+	st, err := e.load(ctx)
+	if err != nil {
 		return nil, err
 	}
 	commits := commitCount(e.db)
-	if commits == 0 {
-		commits = -1 // nothing to compare with: good for one call
-	}
 	tx, err := e.begin(ctx)
 	if err != nil {
 		return nil, err
 	}
-	v := &view{tx: tx, id: int64(tx.ID()), commits: commits}
-	if v.buckets, err = e.openBuckets(tx); err != nil {
+	v := &view{id: int64(tx.ID()), commits: commits}
+	if err := v.open(e, tx); err != nil {
 		rollback(tx)
 		return nil, classify(err)
 	}
-	v.ours = v.owner() == e.id
 	v.refs.Store(1)
-	if commits > 0 {
+	if st.counted {
 		e.views.install(v)
 	}
 	return v, nil
 }
 
-func (e *engine) openBuckets(tx *bbolt.Tx) (b buckets, err error) {
+// open opens the buckets that every Get needs: views are shared, so nothing of
+// them is set later.
+func (v *view) open(e *engine, tx *bbolt.Tx) (err error) {
 	defer rescue(&err)
-	return e.layout.open(tx)
+	v.buckets = e.layout.open(tx)
+	if v.meta != nil {
+		v.records = v.buckets.records()
+	}
+	v.ours = v.owner == e.id
+	return nil
 }
 
 // install makes v the current view, unless that is as new.
@@ -130,11 +135,14 @@ func (s *views) swap(v *view) (old *view, ok bool) {
 	defer s.mu.Unlock()
 	v.refs.Add(1)
 	for {
-		if old = s.current.Load(); s.closed || old != nil && !v.newer(old) {
+		// A view that was current may have been dropped meanwhile, and what
+		// one Get has seen in it the next one must see.
+		if old = s.current.Load(); s.closed || v.id < s.newest || old != nil && !v.newer(old) {
 			v.refs.Add(-1) // the caller has another
 			return nil, false
 		}
 		if s.current.CompareAndSwap(old, v) {
+			s.newest = v.id
 			return old, true
 		}
 	}

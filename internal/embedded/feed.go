@@ -2,7 +2,6 @@ package embedded
 
 import (
 	"context"
-	"slices"
 	"sort"
 	"sync"
 
@@ -108,17 +107,6 @@ func (f *Feed) Last() backend.Revision {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.last
-}
-
-// Since returns the commits above rev, and false if the ring does not reach
-// back so far.
-func (f *Feed) Since(rev backend.Revision) ([]*Commit, bool) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if rev < f.floor {
-		return nil, false
-	}
-	return slices.Clone(f.ring[f.after(rev):]), true
 }
 
 // Wait waits until the feed has reached rev. done ends it with ErrClosed.
