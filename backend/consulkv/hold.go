@@ -53,7 +53,7 @@ func (h *heldRead) stop() {
 func (s *Store) holdRead(ctx context.Context, name string, recurse bool, index uint64, hold time.Duration) *heldRead {
 	ctx, cancel := context.WithTimeout(ctx, hold+hold/16+holdGrace)
 	h := &heldRead{got: make(chan heldResult, 1), cancel: cancel}
-	query := "&wait=" + strconv.FormatInt(hold.Milliseconds(), 10) + "ms&index=" + strconv.FormatUint(index, 10)
+	query := waitParam + strconv.FormatInt(hold.Milliseconds(), 10) + "ms&index=" + strconv.FormatUint(index, 10)
 	go func() {
 		resp, err := s.fetch(ctx, name, recurse, "", query)
 		if err == nil {

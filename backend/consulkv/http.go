@@ -35,6 +35,7 @@ type request struct {
 	body   []byte
 	write  bool // may change something: a lost reply is ErrUncertain
 	stream bool // may be slow to read, or wait for a change
+	held   bool // waits for a change
 	late   bool // part of cleaning up, which Close does not interrupt
 }
 
@@ -58,8 +59,10 @@ func params(name, value string) string {
 // match ErrClosed, ErrUnavailable, ErrUncertain (for a write that may have
 // reached the server) and the error of ctx.
 //
-// The dial timeout covers the time until there is a connection, and only that:
-// the transport may be the user's, and a blocking query is slow by design.
+// The dial timeout covers the time until there is a connection, whichever
+// transport makes it, and of a call without a deadline then the time until the
+// answer begins: a server that takes connections and says nothing is not
+// reachable either (R38). A request that waits for a change is slow by design.
 func (s *Store) send(ctx context.Context, r request) (*response, error) {
 	if s.broken != nil {
 		return nil, s.broken
@@ -82,13 +85,20 @@ func (s *Store) send(ctx context.Context, r request) (*response, error) {
 	inner, cancel := context.WithCancelCause(ctx)
 	detach := context.AfterFunc(life, func() { cancel(backend.ErrClosed) })
 	dial := time.AfterFunc(s.o.DialTimeout, func() { cancel(errDial) })
+	silence := time.AfterFunc(s.o.DialTimeout, func() { cancel(errSilent) })
+	silence.Stop()
+	_, deadline := ctx.Deadline()
 	var sent atomic.Bool
 	inner = httptrace.WithClientTrace(inner, &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) {
 		sent.Store(true)
 		dial.Stop()
+		if !r.held && !deadline {
+			silence.Reset(s.o.DialTimeout)
+		}
 	}})
 	release := func() {
 		dial.Stop()
+		silence.Stop()
 		detach()
 		cancel(nil)
 		done()
@@ -111,6 +121,7 @@ func (s *Store) send(ctx context.Context, r request) (*response, error) {
 		req.Body, _ = req.GetBody()
 	}
 	resp, err := s.http.Do(req)
+	silence.Stop()
 	if err != nil {
 		err = s.lost(ctx, inner, r, sent.Load(), err)
 		release()
@@ -178,6 +189,11 @@ func (s *Store) lost(ctx, inner context.Context, r request, sent bool, err error
 	case cause == errDial:
 		err = backend.Because(backend.ErrUnavailable, errDial)
 		sent = false
+	case cause == errSilent:
+		err = errSilent
+		if !r.write {
+			err = backend.Because(backend.ErrUnavailable, err)
+		}
 	case !r.write || !sent:
 		return backend.Because(backend.ErrUnavailable, err)
 	}
@@ -220,6 +236,9 @@ func (s *Store) saw(index uint64) {
 	}
 }
 
+// waitParam begins what makes a read wait for a change.
+const waitParam = "&wait="
+
 // fetch asks for the pairs below a native prefix, or for the one pair called
 // name. Nothing there is an empty list. extra is more of the query.
 func (s *Store) fetch(ctx context.Context, name string, recurse bool, m mode, extra string) (*response, error) {
@@ -227,7 +246,8 @@ func (s *Store) fetch(ctx context.Context, name string, recurse bool, m mode, ex
 	if recurse {
 		query += "&recurse"
 	}
-	return s.ask(ctx, name, request{query: query, stream: recurse || extra != ""})
+	held := strings.HasPrefix(extra, waitParam)
+	return s.ask(ctx, name, request{query: query, stream: recurse || extra != "", held: held})
 }
 
 // ask makes a request for pairs.

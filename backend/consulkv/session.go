@@ -96,8 +96,15 @@ func (s *Store) retry(ctx context.Context, f func(context.Context) error) error 
 // session calls the session API. It is safe to repeat its calls, so a lost
 // reply is no more than ErrUnavailable. ok is false for "no such session".
 func (s *Store) session(ctx context.Context, what string, body []byte, late bool) (text []byte, ok bool, err error) {
-	resp, err := s.send(ctx, request{method: http.MethodPut, path: sessionPath + what, body: body, late: late})
+	// Nothing that the caller asked for hangs on this request yet, so a server
+	// that takes it and does not answer is as good as none.
+	inner, cancel := context.WithTimeout(ctx, s.o.DialTimeout)
+	defer cancel()
+	resp, err := s.send(inner, request{method: http.MethodPut, path: sessionPath + what, body: body, late: late})
 	if err != nil {
+		if inner.Err() != nil && ctx.Err() == nil {
+			err = fmt.Errorf("%w: no answer within %v", backend.ErrUnavailable, s.o.DialTimeout)
+		}
 		return nil, false, err
 	}
 	defer resp.close()

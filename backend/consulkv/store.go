@@ -358,3 +358,4 @@ func (s *Store) Close() error {
 }
 
 var errDial = errors.New("no connection within the dial timeout")
+var errSilent = errors.New("the server does not answer")

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/polykv/kv/backend"
 )
@@ -23,6 +24,7 @@ func (s *Store) open(ctx context.Context) error {
 	if s.namespace() != nil {
 		return nil
 	}
+	asked := time.Now()
 	select {
 	case s.opening <- struct{}{}:
 		defer func() { <-s.opening }()
@@ -34,7 +36,20 @@ func (s *Store) open(ctx context.Context) error {
 	if s.namespace() != nil {
 		return nil
 	}
-	reply, err := s.runOpen(ctx)
+	// Many calls may wait for the first contact. If it failed while this one waited, it would fail again, after another
+	// dial timeout for each of those before it.
+	if s.unreached != nil && s.unreachedAt.After(asked) {
+		return s.unreached
+	}
+	first, cancel := context.WithTimeout(ctx, s.opt.DialTimeout)
+	defer cancel()
+	reply, err := s.runOpen(first)
+	if err != nil && first.Err() != nil && ctx.Err() == nil {
+		err = fmt.Errorf("%w: no answer within %v", backend.ErrUnavailable, s.opt.DialTimeout)
+	}
+	if errors.Is(err, backend.ErrUnavailable) {
+		s.unreached, s.unreachedAt = err, time.Now()
+	}
 	ns := &namespace{}
 	switch {
 	case errors.Is(err, backend.ErrPermission):

@@ -33,8 +33,11 @@ type Store struct {
 	contenders contenders
 
 	opening chan struct{} // a semaphore: one goroutine makes first contact
-	opened  *namespace    // guarded by mu; nil until first contact
-	caps    backend.Capabilities
+	// Guarded by opening: the last first contact that met no server, and when it ended.
+	unreached   error
+	unreachedAt time.Time
+	opened      *namespace // guarded by mu; nil until first contact
+	caps        backend.Capabilities
 
 	mu         sync.Mutex
 	closed     bool
