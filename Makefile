@@ -12,11 +12,14 @@ REQUIRE ?= etcd,consul,zookeeper,redis,bolt
 LINT_VERSION := v2.15.0
 LINT := $(CURDIR)/.cache/golangci-lint-$(LINT_VERSION)
 
+# The one race that is not reported: see the file.
+export GORACE := suppressions=$(CURDIR)/backend/zookeeperkv/testdata/race-suppressions.txt
+
 # in-modules runs a command in every module and goes on after a failure, so that one run shows them all.
 in-modules = @failed=; for dir in $(MODULES); do (cd $$dir && $(1)) || failed="$$failed $$dir"; done; \
 	if [ -n "$$failed" ]; then echo "failed in:$$failed" >&2; exit 1; fi
 
-.PHONY: test quick setup packages servers alone format vet lint fuzz light
+.PHONY: test quick setup packages servers alone format vet lint fuzz bench light
 
 ## test: set up, then run all tests of all modules, with the race detector and real servers
 test: setup
@@ -73,6 +76,10 @@ fuzz:
 			(cd $$(dirname $$file) && $(GO) test -run '^$$' -fuzz "^$$name\$$" -fuzztime $${FUZZTIME:-5s} .); \
 		done; \
 	done
+
+## bench: the raw clients against this library, in turns on the same servers; x-raw is ours over theirs
+bench: setup
+	cd integration && $(GO) test -run '^$$' -bench . -benchtime $${BENCHTIME:-200x} $(TESTFLAGS) .
 
 ## light: a program that imports only the core depends on no network store's client
 light:

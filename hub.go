@@ -48,7 +48,8 @@ type hub struct {
 	// mended is set from the begin of a repair until the first answer of the
 	// new upstream: what that tells before, the repair may have listed, and
 	// last does not say from where on it tells everything.
-	mended bool
+	mended    bool
+	repairing bool // until the differences are told: nobody reads beside that
 }
 
 // mark is a place in a subscription's queue that a Sync asked for.

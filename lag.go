@@ -126,7 +126,7 @@ func (s *subscription) fromReplay(ctx context.Context) (backend.Event, bool, err
 	if err != nil {
 		if errors.Is(err, ErrHistoryLost) {
 			s.endReplay()
-			return ev, false, s.lost()
+			return ev, false, nil // startReplay finds the same, and mends
 		}
 		return ev, false, err
 	}
@@ -169,8 +169,11 @@ func (s *subscription) endReplay() {
 func (s *subscription) lost() error {
 	s.h.mu.Lock()
 	defer s.h.mu.Unlock()
-	if s.dirty == nil {
+	switch {
+	case s.dirty == nil:
 		return ErrHistoryLost
+	case s.h.repairing:
+		return nil // step waits for the end of that, and comes back
 	}
 	if s.gap {
 		// More changed than the hub has seen.

@@ -40,7 +40,7 @@ func (h *hub) repair() bool {
 	h.last, h.whole, h.placed = 0, 0, false
 	// What was asked of the old upstream is asked of the new one.
 	h.waiting = append(h.asked, h.waiting...)
-	h.asked, h.syncing, h.mended = nil, true, true
+	h.asked, h.syncing, h.mended, h.repairing = nil, true, true, true
 	h.mu.Unlock()
 	if snapshots == 0 {
 		return false
@@ -74,7 +74,10 @@ func (h *hub) repair() bool {
 		}
 		sub.apart = false
 	}
-	h.syncing = false
+	h.syncing, h.repairing = false, false
+	for sub := range h.subs {
+		sub.wake()
+	}
 	h.sync(mark{}) // of nobody: its answer ends mended
 	return true
 }

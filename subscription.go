@@ -312,6 +312,7 @@ func (s *subscription) step(ctx context.Context) (ev backend.Event, ok bool, err
 	s.h.mu.Lock()
 	q, ok := s.queue.pop()
 	lagging, hubErr, ended := s.lagging, s.h.err, s.ended
+	repairing := s.h.repairing && hubErr == nil
 	stale := ok && s.stale(q.Event)
 	s.h.mu.Unlock()
 	switch {
@@ -323,11 +324,14 @@ func (s *subscription) step(ctx context.Context) (ev backend.Event, ok bool, err
 		return ev, false, ended
 	case lagging && s.replay != nil:
 		return s.fromReplay(ctx)
-	case lagging:
+	case lagging && !repairing:
 		return ev, false, s.startReplay(ctx)
 	case hubErr != nil:
 		return ev, false, hubErr
 	}
+	// There is nothing yet; or this reader missed something and would read it
+	// from the store, and the differences that are being worked out do not
+	// know what it would have read.
 	select {
 	case <-s.signal:
 	case <-ctx.Done():

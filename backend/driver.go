@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 )
 
 // Driver opens stores from URLs. It is a value that the user makes, with what
@@ -43,6 +45,9 @@ func ParseURL(raw string) (URL, error) {
 	if !ok || scheme == "" {
 		return bad("want scheme://host/path")
 	}
+	if strings.ContainsFunc(raw, unicode.IsControl) {
+		return bad("a control character")
+	}
 	u := URL{Scheme: strings.ToLower(scheme)}
 	if rest, _, ok = strings.Cut(rest, "#"); ok {
 		return bad("a fragment has no meaning here; write # as %23")
@@ -55,6 +60,9 @@ func ParseURL(raw string) (URL, error) {
 	var err error
 	if u.Path, err = url.PathUnescape(path); err != nil {
 		return bad("malformed escape in the path")
+	}
+	if strings.ContainsRune(u.Path, 0) || !utf8.ValidString(u.Path) {
+		return bad("a path that no key could have: NUL, or not UTF-8")
 	}
 	if u.Query, err = url.ParseQuery(query); err != nil {
 		return bad("malformed query")
@@ -78,6 +86,11 @@ func ParseURL(raw string) (URL, error) {
 			// The host is not shown: where a / or ? in a password is not
 			// escaped, what stands here is the password's beginning.
 			return bad("malformed host; characters like / ? # in a password are written as %2F %3F %23, an IPv6 address in brackets")
+		}
+		if port := p.Port(); port != "" {
+			if _, err := strconv.ParseUint(port, 10, 16); err != nil {
+				return bad("a port over 65535")
+			}
 		}
 		u.Hosts = append(u.Hosts, h)
 	}

@@ -2,10 +2,11 @@ package rediskv_test
 
 import (
 	"bytes"
-	"context"
 	"fmt"
 	"strconv"
 	"testing"
+
+	"github.com/redis/go-redis/v9"
 
 	"github.com/polykv/kv/backend"
 	"github.com/polykv/kv/backend/rediskv"
@@ -18,7 +19,7 @@ var value256 = bytes.Repeat([]byte("v"), 256)
 
 func BenchmarkPut(b *testing.B) {
 	srv := servers.Shared(b, testserver.Spec{Store: testserver.Redis})
-	ctx, client := context.Background(), newClient(b, srv)
+	ctx, client := b.Context(), newClient(b, srv)
 	b.Run("client", func(b *testing.B) {
 		b.ReportAllocs()
 		for i := 0; b.Loop(); i++ {
@@ -40,7 +41,7 @@ func BenchmarkPut(b *testing.B) {
 
 func BenchmarkGet(b *testing.B) {
 	srv := servers.Shared(b, testserver.Spec{Store: testserver.Redis})
-	ctx, client := context.Background(), newClient(b, srv)
+	ctx, client := b.Context(), newClient(b, srv)
 	b.Run("client", func(b *testing.B) {
 		if err := client.Set(ctx, "raw/k", value256, 0).Err(); err != nil {
 			b.Fatal(err)
@@ -69,7 +70,7 @@ func BenchmarkList2000(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		n := 0
-		for _, err := range s.List(context.Background(), "", backend.ListOptions{}) {
+		for _, err := range s.List(b.Context(), "", backend.ListOptions{}) {
 			if err != nil {
 				b.Fatal(err)
 			}
@@ -83,7 +84,8 @@ func BenchmarkList2000(b *testing.B) {
 
 // benchStore returns a store that holds n keys.
 func benchStore(b *testing.B, srv *testserver.Server, n int) *rediskv.Store {
-	client := newClient(b, srv)
+	client := redis.NewClient(&redis.Options{Addr: srv.Addrs()[0], ContextTimeoutEnabled: true})
+	b.Cleanup(func() { client.Close() })
 	s := rediskv.New(client, rediskv.Options{Root: testserver.UniqueName(b)})
 	b.Cleanup(func() {
 		if err := s.Close(); err != nil {
@@ -96,7 +98,7 @@ func benchStore(b *testing.B, srv *testserver.Server, n int) *rediskv.Store {
 			t.Writes = append(t.Writes, backend.Write{Key: fmt.Sprintf("k%05d", i), Value: value256})
 			i++
 		}
-		if _, err := s.Commit(context.Background(), t); err != nil {
+		if _, err := s.Commit(b.Context(), t); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -51,10 +51,18 @@ func (w *wire) abandon() bool {
 
 func (w *wire) sent() bool { return w.state.Load() == written }
 
+// job is a request on its way to a worker.
+type job struct {
+	ctx    context.Context
+	client redis.UniversalClient
+	cmd    command
+	done   chan struct{} // closed when cmd has its result
+}
+
 // send makes a request, of which w is an argument, and returns the reply. It returns as soon as ctx ends or the Store
-// is closed, whatever go-redis does; the goroutine that is left behind ends with the reply or the client's read timeout,
-// and Close waits for it. A request that is not on its way within the dial timeout is given up. sent tells whether the
-// server may have seen it.
+// is closed, whatever go-redis does; the worker that is left behind is free again with the reply or the client's read
+// timeout, and Close waits for it. A request that is not on its way within the dial timeout is given up. sent tells
+// whether the server may have seen it.
 func (s *Store) send(ctx context.Context, client redis.UniversalClient, w *wire, args []any) (reply any, sent bool, err error) {
 	if err := backend.ContextError(ctx); err != nil {
 		return nil, false, err
@@ -67,34 +75,25 @@ func (s *Store) send(ctx context.Context, client redis.UniversalClient, w *wire,
 		return nil, false, backend.ErrClosed
 	}
 	if ctx.Done() == nil {
-		// Nobody can end the call, so the goroutine that could be left behind is saved: it costs as much as go-redis does
-		// for a small request. The deadline counts for getting a connection.
-		defer s.calls.Done()
-		ctx, cancel := context.WithTimeout(ctx, s.opt.DialTimeout)
-		defer cancel()
-		cmd := newCommand(ctx, args)
-		_ = client.Process(ctx, cmd)
-		if err := cmd.Err(); err != nil {
-			return nil, w.sent(), err
-		}
-		return cmd.Val(), true, nil
+		defer s.calls.Done() // nobody can end the call, so it needs no worker
+		return s.process(ctx, client, w, args, s.opt.DialTimeout)
 	}
-	cmd := newCommand(ctx, args)
-	done := make(chan struct{})
-	go func() {
-		defer s.calls.Done()
-		defer close(done)
-		_ = client.Process(ctx, cmd) // the error is in cmd too
-	}()
+	j := &job{ctx: ctx, client: client, cmd: newCommand(ctx, args), done: make(chan struct{})}
+	select {
+	case s.jobs <- j: // to a worker that is free, and has an entry of its own
+		s.calls.Done()
+	default:
+		go s.work(j)
+	}
 	patience := time.NewTimer(s.opt.DialTimeout)
 	defer patience.Stop()
 	for {
 		select {
-		case <-done:
-			if err := cmd.Err(); err != nil {
+		case <-j.done:
+			if err := j.cmd.Err(); err != nil {
 				return nil, w.sent(), err
 			}
-			return cmd.Val(), true, nil
+			return j.cmd.Val(), true, nil
 		case <-ctx.Done():
 			return nil, !w.abandon(), backend.ContextError(ctx)
 		case <-closing:
@@ -105,6 +104,41 @@ func (s *Store) send(ctx context.Context, client redis.UniversalClient, w *wire,
 			}
 		}
 	}
+}
+
+// maxIdleWorkers is how many workers wait for the next request. Waking one costs half of what starting one does.
+const maxIdleWorkers = 8
+
+// work runs j and then the requests that come while it is idle.
+func (s *Store) work(j *job) {
+	defer s.calls.Done()
+	for {
+		_ = j.client.Process(j.ctx, j.cmd) // the error is in cmd too
+		close(j.done)
+		if s.idle.Add(1) > maxIdleWorkers {
+			s.idle.Add(-1)
+			return
+		}
+		select {
+		case j = <-s.jobs:
+			s.idle.Add(-1)
+		case <-s.life.Done():
+			return
+		}
+	}
+}
+
+// process makes a request on the caller's goroutine. Getting a connection takes d at the most, and the reply as well if the
+// client honours deadlines.
+func (s *Store) process(ctx context.Context, client redis.UniversalClient, w *wire, args []any, d time.Duration) (any, bool, error) {
+	ctx, cancel := context.WithTimeout(ctx, d)
+	defer cancel()
+	cmd := newCommand(ctx, args)
+	_ = client.Process(ctx, cmd) // the error is in cmd too
+	if err := cmd.Err(); err != nil {
+		return nil, w.sent(), err
+	}
+	return cmd.Val(), true, nil
 }
 
 // enter notes a piece of work that Close has to wait for: s.calls.Done ends it.
@@ -167,8 +201,8 @@ func (s *Store) finish(ctx context.Context, f func(context.Context) error) error
 }
 
 // read makes a request that changes nothing.
-func (s *Store) read(ctx context.Context, client redis.UniversalClient, w *wire, args []any) (any, error) {
-	reply, _, err := s.send(ctx, client, w, args)
+func (s *Store) read(ctx context.Context, w *wire, args []any) (any, error) {
+	reply, _, err := s.sendQuick(ctx, w, args)
 	if err != nil {
 		return nil, readError(ctx, err)
 	}

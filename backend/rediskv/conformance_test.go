@@ -63,11 +63,12 @@ func (ws *wires) cut() {
 }
 
 func newClient(t testing.TB, srv *testserver.Server) *redis.Client {
-	return dialing(t, srv, nil)
+	return dialing(t, srv, &redis.Options{})
 }
 
-func dialing(t testing.TB, srv *testserver.Server, dial func(context.Context, string, string) (net.Conn, error)) *redis.Client {
-	client := redis.NewClient(&redis.Options{Addr: srv.Addrs()[0], Dialer: dial})
+func dialing(t testing.TB, srv *testserver.Server, o *redis.Options) *redis.Client {
+	o.Addr = srv.Addrs()[0]
+	client := redis.NewClient(o)
 	t.Cleanup(func() {
 		if err := client.Close(); err != nil {
 			t.Errorf("closing the client: %v", err)
@@ -102,11 +103,16 @@ func (f foreign) PutName(ctx context.Context, name string, value []byte) error {
 	return f.client.Set(ctx, f.root+"/"+name, value, 0).Err()
 }
 
-func TestConformance(t *testing.T) {
+func TestConformance(t *testing.T) { conformance(t, false) }
+
+func TestConformanceWithDeadlines(t *testing.T) { conformance(t, true) }
+
+// conformance is the suite with faults.
+func conformance(t *testing.T, deadlines bool) {
 	// The suite kills the server. With the default appendfsync, everysec, that loses up to two seconds of acknowledged
 	// writes: while an fsync takes its time, Redis keeps what it should write to the file in its own memory.
 	srv := testserver.Start(t, testserver.Spec{Store: testserver.Redis, Persist: true, Config: []string{"appendfsync always"}})
-	h, wires := harness(srv)
+	h, wires := harness(srv, deadlines)
 	h.Restart = func(t testing.TB) {
 		if err := srv.Kill(0); err != nil {
 			t.Fatal(err)
@@ -133,23 +139,24 @@ func TestConformance(t *testing.T) {
 
 // TestConformanceInMemory is the suite on a server in its default configuration.
 func TestConformanceInMemory(t *testing.T) {
-	h, _ := harness(servers.Shared(t, testserver.Spec{Store: testserver.Redis}))
+	h, _ := harness(servers.Shared(t, testserver.Spec{Store: testserver.Redis}), true)
 	backendtest.Run(t, h)
 }
 
 // TestConformanceWithNotifications is the suite on a server that tells what other programs do (R26).
 func TestConformanceWithNotifications(t *testing.T) {
 	srv := servers.Shared(t, testserver.Spec{Store: testserver.Redis, Config: []string{"notify-keyspace-events KA"}})
-	h, _ := harness(srv)
+	h, _ := harness(srv, false)
 	backendtest.Run(t, h)
 }
 
-func harness(srv *testserver.Server) (backendtest.Harness, *wires) {
+// harness reaches srv with clients that honour deadlines or do not, which makes the driver work in two ways.
+func harness(srv *testserver.Server, deadlines bool) (backendtest.Harness, *wires) {
 	var requests counter
 	var wires wires
 	return backendtest.Harness{
 		Open: func(t testing.TB, root string) backend.Store {
-			client := dialing(t, srv, wires.dial)
+			client := dialing(t, srv, &redis.Options{Dialer: wires.dial, ContextTimeoutEnabled: deadlines})
 			client.AddHook(&requests)
 			return rediskv.New(client, rediskv.Options{Root: root})
 		},

@@ -83,8 +83,9 @@
 //
 // # The client
 //
-// Any redis.UniversalClient will do but a Ring. go-redis repeats requests whose reply was lost; the requests of a Store it
-// does not, whatever its options say. go-redis prints to standard error when a connection fails; redis.SetLogger, which is
-// for the whole process, changes that. A context that can be cancelled costs a goroutine for each request, because
-// go-redis does not look at it while it waits for a reply.
+// Any redis.UniversalClient will do but a Ring. go-redis repeats requests whose reply was lost; those of a Store that
+// write it does not, whatever its options say. go-redis prints to standard error when a connection fails; redis.SetLogger,
+// which is for the whole process, changes that. It does not look at a context while it waits for a reply, so a request
+// under a context that can be cancelled is made by a goroutine of the Store's. Reads do without if the client's option
+// ContextTimeoutEnabled is set, which saves about as much as a read costs; clients that are opened from URLs have it.
 package rediskv

@@ -52,6 +52,8 @@ func (d Driver) Open(ctx context.Context, u backend.URL) (backend.Store, error) 
 		MaxRetries:    -1, // no request of a Store is repeated by the client anyway
 		DialerRetries: 1,  // nor a connection: who asked hears of it at once
 		DialTimeout:   o.withDefaults().DialTimeout,
+		// Reads then need no goroutine of their own; see quick.go.
+		ContextTimeoutEnabled: true,
 		// Push messages about maintenance are for Redis Enterprise, and cost a goroutine.
 		MaintNotificationsConfig: &maintnotifications.Config{Mode: maintnotifications.ModeDisabled},
 	}

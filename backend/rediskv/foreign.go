@@ -109,10 +109,10 @@ func (s *Store) scan(ctx context.Context, prefix string) (int64, error) {
 	var example string
 	for position := "0"; ; {
 		w := &wire{text: position}
-		reply, err := s.read(ctx, node, w,
+		reply, _, err := s.send(ctx, node, w,
 			[]any{"scan", w, "match", globEscape(s.names.space.Prefix(prefix)) + "*", "count", scanCount, "type", "string"})
 		if err != nil {
-			return n, err
+			return n, readError(ctx, err)
 		}
 		answer, _ := reply.([]any)
 		if len(answer) != 2 {

@@ -99,7 +99,7 @@ func (c cursor) past(dir string) cursor  { return cursor{"[" + dir + "0", c.to} 
 // has read are missing.
 func (s *Store) index(ctx context.Context, c cursor, limit int) ([]string, error) {
 	w := &wire{text: c.from}
-	reply, err := s.read(ctx, s.client, w, []any{"zrange", s.names.index, w, c.to, "bylex", "limit", 0, limit})
+	reply, err := s.read(ctx, w, []any{"zrange", s.names.index, w, c.to, "bylex", "limit", 0, limit})
 	if err != nil {
 		return nil, err
 	}
@@ -226,7 +226,7 @@ func (s *Store) mget(ctx context.Context, keys []string, name func(string) strin
 		natives[i] = name(k)
 		args = append(args, &natives[i])
 	}
-	reply, err := s.read(ctx, s.client, w, args)
+	reply, err := s.read(ctx, w, args)
 	if err != nil {
 		return nil, err
 	}

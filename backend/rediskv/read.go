@@ -102,7 +102,7 @@ func (s *Store) fetch(ctx context.Context, keys []string) ([]pair, error) {
 		args = append(args, s.names.value(k), s.names.record(k))
 	}
 	args[1] = w
-	reply, err := s.read(ctx, s.client, w, args)
+	reply, err := s.read(ctx, w, args)
 	if err != nil {
 		return nil, err
 	}

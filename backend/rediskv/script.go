@@ -79,9 +79,16 @@ func newScripts() scripts {
 	}
 }
 
+type sender func(ctx context.Context, w *wire, args []any) (reply any, sent bool, err error)
+
+// sendOnce is send with the user's client.
+func (s *Store) sendOnce(ctx context.Context, w *wire, args []any) (any, bool, error) {
+	return s.send(ctx, s.client, w, args)
+}
+
 // run runs a script by its digest and, if the server does not know it, by its text. It returns the reply, whose first
-// element is a status, and whether the server may have run it.
-func (s *Store) run(ctx context.Context, sc *script, names []string, args ...any) ([]any, bool, error) {
+// element is a status, and whether the server may have run it. send is what the requests are made with.
+func (s *Store) run(ctx context.Context, send sender, sc *script, names []string, args ...any) ([]any, bool, error) {
 	name, byText := "evalsha", "eval"
 	if sc.readOnly {
 		name, byText = "evalsha_ro", "eval_ro"
@@ -93,11 +100,11 @@ func (s *Store) run(ctx context.Context, sc *script, names []string, args ...any
 		all = append(all, n)
 	}
 	all = append(all, args...)
-	reply, sent, err := s.send(ctx, s.client, w, all)
+	reply, sent, err := send(ctx, w, all)
 	if err != nil && redis.HasErrorPrefix(err, "NOSCRIPT") { // the server has not run it
 		w := &wire{text: sc.source}
 		again := append([]any{byText, w}, all[2:]...)
-		reply, sent, err = s.send(ctx, s.client, w, again)
+		reply, sent, err = send(ctx, w, again)
 	}
 	if err != nil {
 		return nil, sent, err
@@ -108,7 +115,7 @@ func (s *Store) run(ctx context.Context, sc *script, names []string, args ...any
 
 // runRead runs a script that changes nothing, or nothing that matters whether it is done twice.
 func (s *Store) runRead(ctx context.Context, sc *script, names []string, args ...any) ([]any, error) {
-	reply, _, err := s.run(ctx, sc, names, args...)
+	reply, _, err := s.run(ctx, s.sendQuick, sc, names, args...)
 	if err != nil && reply == nil {
 		return nil, readError(ctx, err)
 	}
@@ -117,7 +124,7 @@ func (s *Store) runRead(ctx context.Context, sc *script, names []string, args ..
 
 // runWrite runs a script whose effect matters.
 func (s *Store) runWrite(ctx context.Context, sc *script, names []string, args ...any) ([]any, error) {
-	reply, sent, err := s.run(ctx, sc, names, args...)
+	reply, sent, err := s.run(ctx, s.sendOnce, sc, names, args...)
 	if err != nil && reply == nil {
 		return nil, writeError(ctx, sent, err)
 	}

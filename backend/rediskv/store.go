@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -42,6 +43,9 @@ type Store struct {
 	epoch      string          // see knownEpoch
 	life       context.Context // ends with the Store
 	end        context.CancelFunc
+	quick      quick
+	jobs       chan *job      // to workers that are free
+	idle       atomic.Int32   // such workers
 	calls      sync.WaitGroup // requests, and what else runs in the background
 	cleanups   sync.WaitGroup // what has to reach the server before the client is closed
 	closeErr   error
@@ -59,6 +63,8 @@ func New(client redis.UniversalClient, o Options) *Store {
 		client: client, opt: o.withDefaults(), scripts: newScripts(), publish: "PUBLISH",
 		opening: make(chan struct{}, 1), self: rand.Text(),
 	}
+	s.jobs = make(chan *job)
+	s.quick.possible = honoursDeadlines(client)
 	s.life, s.end = context.WithCancel(context.Background())
 	s.reaper.s, s.tail.s = s, s
 	s.contenders.byID = map[string]*contender{}
@@ -115,7 +121,7 @@ func (s *Store) Ping(ctx context.Context) error {
 		return err
 	}
 	w := &wire{text: "schema"}
-	_, err := s.read(ctx, s.client, w, []any{"hexists", s.names.head, w})
+	_, err := s.read(ctx, w, []any{"hexists", s.names.head, w})
 	return err
 }
 

@@ -24,9 +24,9 @@ import (
 //	                     default with a user), "creator-read" (and reading to everybody), "open" (everything to everybody)
 //	meta=/demo=kv        the node of the bookkeeping
 //	tls=true             TLS to the servers' secure port, by Driver.TLS or the system's certificates
-//	max-request=1048575  the servers' jute.maxbuffer, in bytes
-//	dial-timeout=5s      as Options.DialTimeout
-//	clock-skew=500ms     as Options.ClockSkew
+//	max_request=1048575  the servers' jute.maxbuffer, in bytes
+//	dial_timeout=5s      as Options.DialTimeout
+//	clock_skew=500ms     as Options.ClockSkew
 //
 // What stands in the URL wins over Options.
 type Driver struct {
@@ -58,9 +58,9 @@ func (d Driver) open(u backend.URL) (*Store, error) {
 	}
 	p := u.Params()
 	o.SessionTimeout = p.Duration("session", o.SessionTimeout)
-	o.DialTimeout = p.Duration("dial-timeout", o.DialTimeout)
-	o.ClockSkew = p.Duration("clock-skew", o.ClockSkew)
-	o.MaxRequest = p.Int("max-request", o.MaxRequest)
+	o.DialTimeout = p.Duration("dial_timeout", o.DialTimeout)
+	o.ClockSkew = p.Duration("clock_skew", o.ClockSkew)
+	o.MaxRequest = p.Int("max_request", o.MaxRequest)
 	o.Meta = p.String("meta", o.Meta)
 	secure := p.Bool("tls", d.TLS != nil)
 	acl := p.String("acl", "")

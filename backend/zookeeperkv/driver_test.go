@@ -35,14 +35,14 @@ func openURL(t *testing.T, d Driver, raw string) (*Store, error) {
 func TestURL(t *testing.T) {
 	for _, bad := range []string{
 		"zk://h/r?sesion=3s", "zk://h/r?session=long", "zk://user@h/r", "zk://u%3Av:p@h/r", "zk://h/r?acl=creator",
-		"zk://h/r?acl=everybody", "zk://h/r?meta=/r", "zk://h/a/b?meta=/a", "zk://h/r?tls=perhaps", "zk://h/r?max-request=1M",
+		"zk://h/r?acl=everybody", "zk://h/r?meta=/r", "zk://h/a/b?meta=/a", "zk://h/r?tls=perhaps", "zk://h/r?max_request=1M",
 	} {
 		if _, err := openURL(t, Driver{}, bad); !errors.Is(err, backend.ErrInvalid) {
 			t.Errorf("%s: %v", bad, err)
 		}
 	}
 	s, err := openURL(t, Driver{Options: Options{Root: "/other", ClockSkew: time.Second}},
-		"zookeeper://u:p@h1,h2:99//a/b/?session=7s&dial-timeout=1s&max-request=2000000&meta=/m")
+		"zookeeper://u:p@h1,h2:99//a/b/?session=7s&dial_timeout=1s&max_request=2000000&meta=/m")
 	if err != nil {
 		t.Fatal(err)
 	}

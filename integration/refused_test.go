@@ -1,0 +1,116 @@
+package integration
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"net/url"
+	"testing"
+	"time"
+
+	"github.com/polykv/kv"
+	"github.com/polykv/kv/backend/consulkv"
+	"github.com/polykv/kv/backend/etcdkv"
+	"github.com/polykv/kv/backend/rediskv"
+	"github.com/polykv/kv/backend/zookeeperkv"
+	"github.com/polykv/kv/internal/testserver"
+)
+
+// secure returns the drivers with a configuration for TLS.
+func secure(conf *tls.Config) kv.Drivers {
+	return kv.Drivers{
+		etcdkv.Driver{TLS: conf}, consulkv.Driver{TLS: conf}, zookeeperkv.Driver{TLS: conf}, rediskv.Driver{TLS: conf},
+	}
+}
+
+// TestRefused shows servers what they refuse. Each call ends promptly, with ErrPermission for a user without the right and
+// ErrPermission or ErrUnavailable for a connection that never comes about, and the server is not asked again and again.
+func TestRefused(t *testing.T) {
+	for _, store := range testserver.Stores() {
+		t.Run(string(store), func(t *testing.T) {
+			srv := servers.Shared(t, testserver.Spec{Store: store, TLS: true, Auth: true})
+			admin, err := openURL(t, secure(srv.TLS()), refusedURL(srv.Addrs()[0], store, testserver.ForbiddenRoot, srv.Credentials()))
+			if err != nil {
+				t.Fatal(err)
+			}
+			kept, err := admin.Put(t.Context(), "kept", []byte("what was there"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			wrong := srv.Credentials()
+			if wrong.Token != "" {
+				wrong.Token = "1d1c0b3e-5f0e-4b52-a0b1-0000073c4e70"
+			} else {
+				wrong.Password = "s3cret-password"
+			}
+			strange := srv.TLS()
+			strange.Certificates = srv.WrongTLS().Certificates
+			unsure := srv.TLS()
+			unsure.RootCAs = srv.WrongTLS().RootCAs
+			anonymous := srv.TLS()
+			anonymous.Certificates = nil
+			for _, test := range []struct {
+				name string
+				tls  *tls.Config
+				who  testserver.Credentials
+				want []error
+			}{
+				{"a wrong password", srv.TLS(), wrong, []error{kv.ErrPermission}},
+				{"nobody", srv.TLS(), testserver.Credentials{}, []error{kv.ErrPermission}},
+				{"too few rights", srv.TLS(), srv.LimitedCredentials(), []error{kv.ErrPermission}},
+				{"a certificate of another authority", strange, srv.Credentials(), []error{kv.ErrPermission, kv.ErrUnavailable}},
+				{"a server of another authority", unsure, srv.Credentials(), []error{kv.ErrPermission, kv.ErrUnavailable}},
+				{"no certificate", anonymous, srv.Credentials(), []error{kv.ErrPermission, kv.ErrUnavailable}},
+			} {
+				t.Run(test.name, func(t *testing.T) {
+					p := testserver.NewProxy(t, srv.Addrs()[0])
+					refused(t, store, p, secure(test.tls), test.who, test.want)
+				})
+			}
+			unharmed(t, t.Context(), admin, kept)
+			if err := admin.Delete(t.Context(), "kept"); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+func refused(t *testing.T, store testserver.Store, p *testserver.Proxy, d kv.Drivers, who testserver.Credentials, want []error) {
+	s, err := openURL(t, d, refusedURL(p.Addr(), store, testserver.ForbiddenRoot, who))
+	if err != nil { // a driver may log in when it opens
+		oneOf(t, "open", err, want)
+		return
+	}
+	for op, do := range map[string]func(context.Context) error{
+		"get": func(ctx context.Context) error { _, err := s.Get(ctx, "kept"); return err },
+		"put": func(ctx context.Context) error { _, err := s.Put(ctx, "kept", []byte(secret)); return err },
+	} {
+		start := time.Now()
+		err := do(t.Context())
+		if store == testserver.Consul && op == "get" && errors.Is(err, kv.ErrNotFound) {
+			continue // Consul hides what a token must not read
+		}
+		oneOf(t, op, err, want)
+		if took := time.Since(start); took > 3500*time.Millisecond {
+			t.Errorf("%s took %v", op, took)
+		}
+	}
+	if n := p.Traffic().Connections; n > 40 {
+		t.Errorf("%d connections for two calls", n)
+	}
+}
+
+func refusedURL(addr string, store testserver.Store, root string, who testserver.Credentials) string {
+	return storeURL(addr, store, root, who, url.Values{dialTimeout[store]: {"1s"}})
+}
+
+func oneOf(t *testing.T, what string, err error, want []error) {
+	t.Helper()
+	for _, w := range want {
+		if errors.Is(err, w) {
+			checkError(t, what, err)
+			return
+		}
+	}
+	t.Errorf("%s: %v, want one of %v", what, err, want)
+}
