@@ -23,55 +23,70 @@ func secure(conf *tls.Config) kv.Drivers {
 	}
 }
 
+// client is what a server is shown.
+type client struct {
+	name string
+	tls  *tls.Config
+	who  testserver.Credentials
+	want []error
+}
+
 // TestRefused shows servers what they refuse. Each call ends promptly, with ErrPermission for a user without the right and
 // ErrPermission or ErrUnavailable for a connection that never comes about, and the server is not asked again and again.
 func TestRefused(t *testing.T) {
 	for _, store := range testserver.Stores() {
-		t.Run(string(store), func(t *testing.T) {
-			srv := servers.Shared(t, testserver.Spec{Store: store, TLS: true, Auth: true})
-			admin, err := openURL(t, secure(srv.TLS()), refusedURL(srv.Addrs()[0], store, testserver.ForbiddenRoot, srv.Credentials()))
-			if err != nil {
-				t.Fatal(err)
-			}
-			kept, err := admin.Put(t.Context(), "kept", []byte("what was there"))
-			if err != nil {
-				t.Fatal(err)
-			}
+		// Users are tried without certificates: to ZooKeeper a client's certificate is an identity of its own.
+		t.Run(string(store)+"/user", func(t *testing.T) {
+			srv := servers.Shared(t, testserver.Spec{Store: store, Auth: true})
 			wrong := srv.Credentials()
 			if wrong.Token != "" {
 				wrong.Token = "1d1c0b3e-5f0e-4b52-a0b1-0000073c4e70"
 			} else {
 				wrong.Password = "s3cret-password"
 			}
+			refuses(t, store, srv,
+				client{"a wrong password", nil, wrong, []error{kv.ErrPermission}},
+				client{"nobody", nil, testserver.Credentials{}, []error{kv.ErrPermission}},
+				client{"too few rights", nil, srv.LimitedCredentials(), []error{kv.ErrPermission}},
+			)
+		})
+		t.Run(string(store)+"/certificate", func(t *testing.T) {
+			srv := servers.Shared(t, testserver.Spec{Store: store, TLS: true, Auth: true})
 			strange := srv.TLS()
 			strange.Certificates = srv.WrongTLS().Certificates
 			unsure := srv.TLS()
 			unsure.RootCAs = srv.WrongTLS().RootCAs
 			anonymous := srv.TLS()
 			anonymous.Certificates = nil
-			for _, test := range []struct {
-				name string
-				tls  *tls.Config
-				who  testserver.Credentials
-				want []error
-			}{
-				{"a wrong password", srv.TLS(), wrong, []error{kv.ErrPermission}},
-				{"nobody", srv.TLS(), testserver.Credentials{}, []error{kv.ErrPermission}},
-				{"too few rights", srv.TLS(), srv.LimitedCredentials(), []error{kv.ErrPermission}},
-				{"a certificate of another authority", strange, srv.Credentials(), []error{kv.ErrPermission, kv.ErrUnavailable}},
-				{"a server of another authority", unsure, srv.Credentials(), []error{kv.ErrPermission, kv.ErrUnavailable}},
-				{"no certificate", anonymous, srv.Credentials(), []error{kv.ErrPermission, kv.ErrUnavailable}},
-			} {
-				t.Run(test.name, func(t *testing.T) {
-					p := testserver.NewProxy(t, srv.Addrs()[0])
-					refused(t, store, p, secure(test.tls), test.who, test.want)
-				})
-			}
-			unharmed(t, t.Context(), admin, kept)
-			if err := admin.Delete(t.Context(), "kept"); err != nil {
-				t.Error(err)
-			}
+			never := []error{kv.ErrPermission, kv.ErrUnavailable}
+			refuses(t, store, srv,
+				client{"of another authority", strange, srv.Credentials(), never},
+				client{"of a server of another authority", unsure, srv.Credentials(), never},
+				client{"none", anonymous, srv.Credentials(), never},
+			)
 		})
+	}
+}
+
+// refuses shows srv each of clients, beside one that has every right and whose key is unharmed at the end.
+func refuses(t *testing.T, store testserver.Store, srv *testserver.Server, clients ...client) {
+	admin, err := openURL(t, secure(srv.TLS()), refusedURL(srv.Addrs()[0], store, testserver.ForbiddenRoot, srv.Credentials()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	kept, err := admin.Put(t.Context(), "kept", []byte("what was there"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range clients {
+		t.Run(c.name, func(t *testing.T) {
+			p := testserver.NewProxy(t, srv.Addrs()[0])
+			refused(t, store, p, secure(c.tls), c.who, c.want)
+		})
+	}
+	unharmed(t, t.Context(), admin, kept)
+	if err := admin.Delete(t.Context(), "kept"); err != nil {
+		t.Error(err)
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptrace"
 	"net/url"
@@ -181,7 +182,12 @@ func (s *Store) lost(ctx, inner context.Context, r request, sent bool, err error
 		err = u.Err // which repeats neither method nor address
 	}
 	cause := context.Cause(inner)
+	var op *net.OpError
 	switch {
+	case errors.As(err, &op) && op.Op == "remote error":
+		// So crypto/tls marks an alert: the server refused the connection, a
+		// certificate for instance, and has read nothing of the request.
+		return backend.Because(backend.ErrPermission, err)
 	case ctx.Err() != nil:
 		err = backend.ContextError(ctx)
 	case cause == backend.ErrClosed:
