@@ -343,7 +343,8 @@ func (s *subscription) step(ctx context.Context) (ev backend.Event, ok bool, err
 // endError is why s.ctx ended: what came first of close and the end of the
 // context that the stream was opened with.
 func (s *subscription) endError() error {
-	if by, ok := context.Cause(s.ctx).(*closedFor); ok {
+	var by *closedFor
+	if errors.As(context.Cause(s.ctx), &by) {
 		return by.error
 	}
 	return contextError(s.opened)

@@ -54,13 +54,6 @@ func (p *proxy) requests() int64 {
 	return p.count
 }
 
-// of returns how many requests of one type there were.
-func (p *proxy) of(op int32) int64 {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.ops[op]
-}
-
 // forgive takes requests off the count.
 func (p *proxy) forgive(n int64) {
 	p.mu.Lock()
