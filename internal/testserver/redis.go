@@ -50,9 +50,9 @@ func (redis) configure(c *cluster, i int) ([]string, error) {
 	m := &c.members[i]
 	lines := append([]string{"bind 127.0.0.1", fmt.Sprintf("dir %q", m.dir)}, redisPort(c, m.ports[0])...)
 	if c.spec.Persist {
-		// The default appendfsync, everysec, is enough: Redis hands each write to the kernel before it answers, so only a
-		// crash of the machine could lose one.
-		lines = append(lines, "appendonly yes")
+		// Not the default appendfsync, everysec: while a sync is under way that holds writes back for up to two seconds, and a
+		// kill loses them though they were acknowledged.
+		lines = append(lines, "appendonly yes", "appendfsync always")
 	}
 	if c.spec.Auth {
 		// Brackets are a hash tag of Redis Cluster. Neither CONFIG nor INFO nor KEYS is left to the limited user.
