@@ -14,7 +14,7 @@
 //	namespace     of Consul Enterprise, and
 //	partition     likewise
 //	meta          native name of the bookkeeping; root=kv without it
-//	dial_timeout  how long to wait for a connection; 5s
+//	dial_timeout  how long to wait for a connection, and for an answer; 5s
 //	clock_skew    by how much clients' clocks may differ; 500ms
 //	watch_buffer  bytes that a watch buffers for its reader; 4194304
 //

@@ -30,8 +30,9 @@ type Options struct {
 	// Logger is told, once each, of foreign names that are no keys and of
 	// features that are off for lack of a right. nil: silent.
 	Logger *slog.Logger
-	// DialTimeout bounds how long a call without a deadline waits for a
-	// connection; 0: 5 s.
+	// DialTimeout bounds how long a call waits for a connection and, if it has
+	// no deadline, how long each of its requests then waits for an answer to
+	// begin; 0: 5 s. A read is then ErrUnavailable, a write ErrUncertain.
 	DialTimeout time.Duration
 	// ClockSkew is by how much the clocks of clients may differ: an entry is
 	// kept this much longer than its TTL. 0: 500 ms; negative: none.
@@ -357,5 +358,8 @@ func (s *Store) Close() error {
 	return nil
 }
 
-var errDial = errors.New("no connection within the dial timeout")
-var errSilent = errors.New("the server does not answer")
+// Why a request was given up: see send.
+var (
+	errDial   = errors.New("no connection within the dial timeout")
+	errSilent = errors.New("no answer within the dial timeout")
+)

@@ -17,6 +17,7 @@ type Options struct {
 	// Logger hears of what is not an error of any call. nil: nothing is logged.
 	Logger *slog.Logger
 	// DialTimeout is how long a request may take to get on its way to the server before the answer is ErrUnavailable.
+	// It bounds the whole first contact too, which all first calls share.
 	// 0 means 5 s.
 	DialTimeout time.Duration
 	// WatchBuffer is how many bytes of events and entries one watch or list holds at a time, more or less: at least one
