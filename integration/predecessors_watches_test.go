@@ -155,9 +155,7 @@ func TestPredecessorWatches(t *testing.T) {
 			round(2)
 			before := goleak.IgnoreCurrent()
 			round(30)
-			// Servers' answers to what was abandoned may be under way for a while (Consul holds a read for 20 s at most).
-			patience := goleak.IgnoreTopFunction("internal/poll.runtime_pollWait")
-			if err := goleak.Find(before, patience); err != nil {
+			if err := leaked(before); err != nil {
 				t.Error(err)
 			}
 		}},

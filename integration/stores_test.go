@@ -2,11 +2,13 @@ package integration
 
 import (
 	"context"
+	"net/http"
 	"path/filepath"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/hashicorp/consul/api"
 	"go.etcd.io/bbolt"
 	"go.uber.org/goleak"
 
@@ -109,4 +111,9 @@ func redisStore(t *testing.T) opener {
 		t.Cleanup(func() { c.Close() })
 		return rediskv.New(c, rediskv.Options{Root: root})
 	}
+}
+
+// ownConsul is a store on the caller's own HTTP client.
+func ownConsul(addr, root string, own *http.Client) *consulkv.Store {
+	return consulkv.New(&api.Config{Address: addr, HttpClient: own}, consulkv.Options{Root: root})
 }
