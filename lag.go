@@ -12,6 +12,7 @@ import (
 // dirtyKey is what a lagging reader knows of a key that has changed since.
 type dirtyKey struct {
 	existed bool
+	rev     Revision // the revision that it knows; notCurrent: not known, but another than the present one
 	created Revision // the incarnation that it knows; 0: not known
 	there   bool     // what the hub has handed on last: the key is there
 }
@@ -73,7 +74,7 @@ func (s *subscription) note(q queued) {
 	}
 	d, known := s.dirty[key]
 	if !known {
-		d.existed = q.Kind != Created
+		d.existed, d.rev = q.Kind != Created, notCurrent
 		switch q.Kind {
 		case Updated:
 			d.created = q.Entry.Created
@@ -100,7 +101,7 @@ func (s *subscription) noteTold(ev backend.Event) {
 		return // the view has it
 	}
 	d, known := s.dirty[ev.Entry.Key]
-	d.existed, d.created = ev.Kind != Deleted, ev.Entry.Created
+	d.existed, d.rev, d.created = ev.Kind != Deleted, ev.Revision, ev.Entry.Created
 	passed := s.h.placed && ev.Revision < s.h.last // the hub has handed ev on
 	if !known {
 		// Where the hub was before, the key has gone since.
@@ -132,7 +133,7 @@ func (dirty dirtyKeys) undo(known map[string]version) {
 	for key, d := range dirty {
 		delete(known, key)
 		if d.existed {
-			known[key] = version{notCurrent, d.created}
+			known[key] = version{d.rev, d.created}
 		}
 	}
 }
@@ -204,6 +205,8 @@ func (s *subscription) fromReplay(ctx context.Context) (backend.Event, bool, err
 		// The replay has told what the hub may have missed, too.
 		s.keepUp()
 		s.from, s.gap, s.base = ev.Revision, false, nil
+		// If the end of a repair was among what was dropped, it is here.
+		s.ready = append(s.ready, backend.Event{Kind: Synced, Entry: backend.Entry{Revision: ev.Revision}, Token: ev.Token})
 	}
 	s.h.mu.Unlock()
 	if caught {
@@ -277,10 +280,9 @@ func (s *subscription) mendSome(ctx context.Context) error {
 		}
 		for i, e := range es {
 			d := m.dirty[page[i]]
-			// The reader's revision is not known, only that it is another.
-			is := version{created: d.created}
+			var is version
 			if d.existed {
-				is.rev = notCurrent
+				is = version{d.rev, d.created}
 			}
 			// What an earlier mending told, or the snapshot, is newer than
 			// the event that was dropped first.

@@ -63,6 +63,8 @@ type subscription struct {
 	touched *lastEvents // before the mark collect
 	replay  backend.Watch
 	backoff backoff.Backoff
+	begun   bool  // the first Synced was delivered, or none is to come
+	resync  bool  // Resynced was delivered, and its Synced is to come
 	err     error // final
 }
 
@@ -74,6 +76,7 @@ func (c *core) subscribe(ctx, opening context.Context, full string, o watchOptio
 		key:      hubKey{name: full, key: o.Key, prev: o.Prev},
 		snapshot: o.Snapshot,
 		progress: o.progress,
+		begun:    !o.Snapshot,
 		opened:   ctx,
 		finished: make(chan struct{}),
 		signal:   make(chan struct{}, 1),
@@ -289,11 +292,29 @@ func (s *subscription) next(ctx context.Context) (backend.Event, error) {
 			s.backoff.Wait(ctx)
 		case err != nil:
 			s.err = err
-		case ok:
+		case ok && s.tells(ev):
 			s.backoff.Reset()
 			return ev, nil
 		}
 	}
+}
+
+// tells reports whether ev is to be delivered. What a reader gets of a resync is
+// one Resynced and one Synced, the last of all that were under way.
+func (s *subscription) tells(ev backend.Event) bool {
+	switch ev.Kind {
+	case Resynced:
+		if s.resync {
+			return false
+		}
+		s.resync = true
+	case Synced:
+		if s.begun && !s.resync {
+			return false
+		}
+		s.begun, s.resync = true, false
+	}
+	return true
 }
 
 // step takes from the first source that has something, or waits. It may
