@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"strconv"
 	"sync"
 	"syscall"
@@ -19,7 +18,7 @@ import (
 // TestLockPausedHolder stops a process that holds a lock past its lease. Another has the lock meanwhile; the first, when it
 // goes on, is told, and the store refuses its write.
 func TestLockPausedHolder(t *testing.T) {
-	onLockServers(t, func(t *testing.T, srv lockServer) {
+	onSharedServers(t, func(t *testing.T, srv lockServer) {
 		root := testserver.UniqueName(t)
 		child := startLockChild(t, lockRole{URL: srv.url(srv.Addrs()[0], root), Lease: srv.lease})
 		first := child.token(t, "held", lockPatience)
@@ -69,6 +68,7 @@ func TestLockPausedHolder(t *testing.T) {
 // TestLockPausedProcess is the same where nobody else can reach the lock: the process that was paused is told of its loss,
 // and has the lock anew, with a greater token.
 func TestLockPausedProcess(t *testing.T) {
+	t.Parallel()
 	for name, url := range map[string]string{"memory": "", "bolt": "bolt://" + t.TempDir() + "/kv.db"} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -100,7 +100,7 @@ func signal(t *testing.T, c *lockChild, s syscall.Signal) {
 
 // TestLockElectionKill has three processes stand, and kills the leader, twice.
 func TestLockElectionKill(t *testing.T) {
-	onLockServers(t, func(t *testing.T, srv lockServer) {
+	onSharedServers(t, func(t *testing.T, srv lockServer) {
 		root := testserver.UniqueName(t)
 		addr := srv.Addrs()[0]
 		ctx, cancel := context.WithCancel(t.Context())
@@ -108,8 +108,9 @@ func TestLockElectionKill(t *testing.T) {
 		defer watching.Wait()
 		defer cancel()
 
-		var seen [2][]lock.Leader
+		var seen [2]chan lock.Leader
 		for i := range seen {
+			seen[i] = make(chan lock.Leader, 100)
 			s := srv.open(t, addr, root)
 			watching.Go(func() {
 				for l, err := range lock.NewElection(s, "e").Observe(ctx) {
@@ -119,7 +120,7 @@ func TestLockElectionKill(t *testing.T) {
 						}
 						return
 					}
-					seen[i] = append(seen[i], l)
+					seen[i] <- l
 				}
 			})
 		}
@@ -153,21 +154,23 @@ func TestLockElectionKill(t *testing.T) {
 				t.Errorf("tokens %+v", leaders)
 			}
 		}
-		// The observers' clients have been told of the last leader when they are asked.
-		deadline := time.Now().Add(lockPatience)
-		for _, s := range []*kv.Store{srv.open(t, addr, root)} {
-			for l := range lock.NewElection(s, "e").Observe(ctx) {
-				if l.Token == leaders[2].Token || time.Now().After(deadline) {
-					break
+		for i := range seen {
+			for _, want := range leaders {
+				select {
+				case got := <-seen[i]:
+					if got != want {
+						t.Errorf("observer %d saw %+v, want %+v", i, got, want)
+					}
+				case <-time.After(lockPatience):
+					t.Fatalf("observer %d did not see %+v", i, want)
 				}
 			}
 		}
-		time.Sleep(100 * time.Millisecond) // whatever they are told besides
 		cancel()
 		watching.Wait()
-		for i, got := range seen {
-			if !slices.Equal(got, leaders) {
-				t.Errorf("observer %d saw %+v, want %+v", i, got, leaders)
+		for i := range seen {
+			if len(seen[i]) > 0 {
+				t.Errorf("observer %d saw %+v after all", i, <-seen[i])
 			}
 		}
 	})
@@ -249,7 +252,6 @@ func watchTokens(t *testing.T, ctx context.Context, wg *sync.WaitGroup, s *kv.St
 // TestLockTokensSurvive takes a lock from one process after the other, which are killed, and across a kill of the server:
 // tokens grow.
 func TestLockTokensSurvive(t *testing.T) {
-	var last uint64
 	once := func(t *testing.T, last *uint64, role lockRole, crash bool) {
 		t.Helper()
 		c := startLockChild(t, role)
@@ -266,6 +268,7 @@ func TestLockTokensSurvive(t *testing.T) {
 		c.kill()
 	}
 	t.Run("bolt", func(t *testing.T) {
+		var last uint64
 		role := lockRole{URL: "bolt://" + t.TempDir() + "/kv.db", Lease: 2 * time.Second}
 		for i := range 4 {
 			once(t, &last, role, i%2 == 0)

@@ -32,13 +32,10 @@ type lockServer struct {
 	lease time.Duration // the shortest that is given
 }
 
-// startLockServer starts a server in default configuration, but for a Redis that keeps what it has acknowledged.
-func startLockServer(t *testing.T, store testserver.Store) lockServer {
-	leases := map[testserver.Store]time.Duration{
-		testserver.Etcd: 2 * time.Second, testserver.Consul: 20 * time.Second,
-		testserver.ZooKeeper: 4 * time.Second, testserver.Redis: 2 * time.Second,
-	}
-	return lockServer{testserver.Start(t, testserver.Spec{Store: store, Persist: true}), leases[store]}
+// leases are the shortest that each store gives, or the tests ask for.
+var leases = map[testserver.Store]time.Duration{
+	testserver.Etcd: 2 * time.Second, testserver.Consul: 20 * time.Second,
+	testserver.ZooKeeper: 4 * time.Second, testserver.Redis: 2 * time.Second,
 }
 
 // url is the URL of a root on the server, by way of addr. ZooKeeper's session, which bounds its leases, is as short as the
@@ -61,12 +58,27 @@ func (s lockServer) open(t testing.TB, addr, root string, opts ...kv.Option) *kv
 	return st
 }
 
-// onLockServers runs f for each kind of server, at the same time, with a server of its own.
+// onLockServers runs f for each kind of server, at the same time, on a server of its own in default configuration, but for a
+// Redis that keeps what it has acknowledged.
 func onLockServers(t *testing.T, f func(t *testing.T, s lockServer)) {
+	onServers(t, f, func(t *testing.T, store testserver.Store) *testserver.Server {
+		return testserver.Start(t, testserver.Spec{Store: store, Persist: true})
+	})
+}
+
+// onSharedServers is onLockServers on servers that other tests use too.
+func onSharedServers(t *testing.T, f func(t *testing.T, s lockServer)) {
+	onServers(t, f, func(t *testing.T, store testserver.Store) *testserver.Server {
+		return servers.Shared(t, testserver.Spec{Store: store})
+	})
+}
+
+func onServers(t *testing.T, f func(*testing.T, lockServer), start func(*testing.T, testserver.Store) *testserver.Server) {
+	t.Parallel()
 	for _, store := range testserver.Stores() {
 		t.Run(string(store), func(t *testing.T) {
 			t.Parallel()
-			f(t, startLockServer(t, store))
+			f(t, lockServer{start(t, store), leases[store]})
 		})
 	}
 }

@@ -314,8 +314,11 @@ func (c *contender) leave(ctx context.Context) error {
 	var wait backoff.Backoff
 	for {
 		_, err := c.run(ctx, "release")
-		if !errors.Is(err, backend.ErrUnavailable) && !errors.Is(err, backend.ErrUncertain) || !wait.Wait(ctx) {
+		switch {
+		case !errors.Is(err, backend.ErrUnavailable) && !errors.Is(err, backend.ErrUncertain):
 			return err
+		case !wait.Wait(ctx): // which is not a context of the caller's
+			return fmt.Errorf("%w: not released within %v", backend.ErrUnavailable, cleanupTime)
 		}
 	}
 }
