@@ -37,12 +37,12 @@ func (cs *contenders) wake(message string) {
 	c.nudge()
 }
 
-// headChanged is told the name of a lock whose holder has changed.
+// headChanged is told the name of a lock whose holder has changed, or "" if that may be any.
 func (cs *contenders) headChanged(name string) {
 	cs.mu.Lock()
 	defer cs.mu.Unlock()
 	for o := range cs.observers {
-		if o.name == name {
+		if o.name == name || name == "" {
 			o.nudge()
 		}
 	}
