@@ -2,6 +2,7 @@ package integration
 
 import (
 	"context"
+	"flag"
 	"net/http"
 	"path/filepath"
 	"sync"
@@ -26,7 +27,14 @@ import (
 
 var servers testserver.Pool
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(servers.M(m)) }
+func TestMain(m *testing.M) {
+	flag.Parse()
+	// Tests of locks wait for leases to end and leave the machine to others meanwhile.
+	if err := flag.Set("test.parallel", "16"); err != nil {
+		panic(err)
+	}
+	goleak.VerifyTestMain(servers.M(m))
+}
 
 // opener opens another client of one store on a root, as another process would
 // where the store has processes.
