@@ -44,9 +44,9 @@ func TestStart(t *testing.T) {
 			var addr string
 			t.Run("serves", func(t *testing.T) {
 				s := containers.Start(t, store)
-				addr = s.Addr()
-				if want := string(store) + "://" + addr; s.URL() != want || s.Version() == "" {
-					t.Errorf("%v has the URL %q, want %q", s, s.URL(), want)
+				addr = s.Addrs()[0]
+				if want := string(store) + "://" + addr; s.URL("") != want || s.Version() == "" {
+					t.Errorf("%v has the URL %q, want %q", s, s.URL(""), want)
 				}
 				if !answers(t, addr) {
 					t.Error("the port is closed")
@@ -74,10 +74,10 @@ func answers(t *testing.T, addr string) bool {
 func TestServersAreApart(t *testing.T) {
 	needDocker(t, containers.Redis)
 	a, b := containers.Start(t, containers.Redis), containers.Start(t, containers.Redis)
-	if got := redis(t, a, "SET key value"); got != "+OK" {
+	if got := redisCommand(t, a, "SET key value"); got != "+OK" {
 		t.Fatal(got)
 	}
-	if got := redis(t, b, "EXISTS key"); got != ":0" {
+	if got := redisCommand(t, b, "EXISTS key"); got != ":0" {
 		t.Errorf("the other server answers %q", got)
 	}
 	for range 2 {
@@ -85,14 +85,14 @@ func TestServersAreApart(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if answers(t, a.Addr()) {
+	if answers(t, a.Addrs()[0]) {
 		t.Error("closed, and the port is open")
 	}
 }
 
-func redis(t *testing.T, s *containers.Server, command string) string {
+func redisCommand(t *testing.T, s *containers.Server, command string) string {
 	t.Helper()
-	conn, err := net.Dial("tcp", s.Addr())
+	conn, err := net.Dial("tcp", s.Addrs()[0])
 	if err != nil {
 		t.Fatal(err)
 	}

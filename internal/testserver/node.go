@@ -1,14 +1,10 @@
 package testserver
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"sync"
 	"time"
 )
@@ -20,8 +16,9 @@ const (
 
 var errNotRunning = errors.New("node is not running")
 
-// errExited is matched when a server ended before it served.
-var errExited = errors.New("server exited")
+// ErrExited is matched when a server ended before it served, or could not begin. One more attempt, on other ports, is
+// made then.
+var ErrExited = errors.New("server exited")
 
 // A node is one server process, or the place of one.
 type node struct {
@@ -29,13 +26,11 @@ type node struct {
 	cluster *cluster
 	index   int // in the cluster
 	prog    program
-	argv    []string
+	engine  Engine
 
 	mu   sync.Mutex
-	proc *process // nil before the first start
+	proc Process // nil before the first start
 }
-
-func (n *node) logFile() string { return filepath.Join(n.dir, "server.log") }
 
 // await returns the server's version once it serves. It has been started before.
 func (n *node) await(ctx context.Context) (version string, err error) {
@@ -44,12 +39,12 @@ func (n *node) await(ctx context.Context) (version string, err error) {
 	n.mu.Unlock()
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
-	version, err = n.serves(ctx, proc.done, proc.running)
+	version, err = n.serves(ctx, proc.Done(), func() bool { return running(proc) })
 	switch {
-	case errors.Is(err, errExited):
-		err = fmt.Errorf("%w (%v); its log ends:\n%s", err, proc.cmd.ProcessState, n.logTail())
+	case errors.Is(err, ErrExited):
+		err = fmt.Errorf("%w (%v); its log ends:\n%s", err, proc.State(), n.engine.Log(n.index))
 	case err != nil:
-		err = fmt.Errorf("server does not serve: %w; its log ends:\n%s", err, n.logTail())
+		err = fmt.Errorf("server does not serve: %w; its log ends:\n%s", err, n.engine.Log(n.index))
 	}
 	return version, err
 }
@@ -71,7 +66,7 @@ func (n *node) serves(ctx context.Context, exited <-chan struct{}, running func(
 		}
 		select {
 		case <-exited:
-			return "", errExited
+			return "", ErrExited
 		case <-ctx.Done():
 			return "", fmt.Errorf("%w (%w)", context.Cause(ctx), err)
 		case <-time.After(wait):
@@ -86,20 +81,13 @@ func (n *node) probe(ctx context.Context) (string, error) {
 }
 
 // start runs the server's process.
-func (n *node) start() error {
+func (n *node) start(ctx context.Context) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if n.proc != nil && n.proc.running() {
+	if n.proc != nil && running(n.proc) {
 		return errors.New("node is running already")
 	}
-	log, err := os.OpenFile(n.logFile(), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
-	if err != nil {
-		return err
-	}
-	defer log.Close() // the process has its own copy
-	cmd := exec.Command(n.argv[0], n.argv[1:]...)
-	cmd.Dir, cmd.Stdout, cmd.Stderr = n.dir, log, log
-	proc, err := startProcess(cmd)
+	proc, err := n.engine.Start(ctx, n.index)
 	if err != nil {
 		return err
 	}
@@ -108,10 +96,10 @@ func (n *node) start() error {
 }
 
 // running returns the process, or nil if there is none.
-func (n *node) running() *process {
+func (n *node) running() Process {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if n.proc == nil || !n.proc.running() {
+	if n.proc == nil || !running(n.proc) {
 		return nil
 	}
 	return n.proc
@@ -123,10 +111,10 @@ func (n *node) kill() error {
 	if p == nil {
 		return nil
 	}
-	if err := p.kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
+	if err := p.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		return err
 	}
-	<-p.done
+	<-p.Done()
 	return nil
 }
 
@@ -139,13 +127,13 @@ func (n *node) stop(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, stopTimeout)
 	defer cancel()
 	// A paused process would not hear the request.
-	for _, signal := range []func() error{p.resume, p.terminate} {
+	for _, signal := range []func() error{p.Resume, p.Terminate} {
 		if err := signal(); err != nil && !errors.Is(err, os.ErrProcessDone) {
 			return err
 		}
 	}
 	select {
-	case <-p.done:
+	case <-p.Done():
 		return nil
 	case <-ctx.Done():
 		return errors.Join(fmt.Errorf("server did not stop: %w", context.Cause(ctx)), n.kill())
@@ -154,34 +142,14 @@ func (n *node) stop(ctx context.Context) error {
 
 func (n *node) pause() error {
 	if p := n.running(); p != nil {
-		return p.pause()
+		return p.Pause()
 	}
 	return errNotRunning
 }
 
 func (n *node) resume() error {
 	if p := n.running(); p != nil {
-		return p.resume()
+		return p.Resume()
 	}
 	return errNotRunning
-}
-
-// logTail returns the last few kilobytes that the server wrote.
-func (n *node) logTail() string {
-	const size = 4 << 10
-	f, err := os.Open(n.logFile())
-	if err != nil {
-		return err.Error()
-	}
-	defer f.Close()
-	if end, err := f.Seek(0, io.SeekEnd); err == nil && end > size {
-		_, _ = f.Seek(-size, io.SeekEnd) // fails only where the first one does
-	} else {
-		_, _ = f.Seek(0, io.SeekStart)
-	}
-	tail, err := io.ReadAll(io.LimitReader(f, size))
-	if err != nil {
-		return err.Error()
-	}
-	return string(bytes.TrimSpace(tail))
 }

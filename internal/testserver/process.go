@@ -36,11 +36,8 @@ func (p *process) run(started chan<- error) {
 	}
 }
 
-func (p *process) running() bool {
-	select {
-	case <-p.done:
-		return false
-	default:
-		return true
-	}
-}
+// Done implements Process.
+func (p *process) Done() <-chan struct{} { return p.done }
+
+// State implements Process.
+func (p *process) State() string { return p.cmd.ProcessState.String() }
