@@ -2,6 +2,7 @@ package rediskv
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync/atomic"
 	"time"
@@ -91,6 +92,7 @@ func (s *Store) send(ctx context.Context, client redis.UniversalClient, w *wire,
 		select {
 		case <-j.done:
 			if err := j.cmd.Err(); err != nil {
+				s.lookAgain(err)
 				return nil, w.sent(), err
 			}
 			return j.cmd.Val(), true, nil
@@ -136,9 +138,19 @@ func (s *Store) process(ctx context.Context, client redis.UniversalClient, w *wi
 	cmd := newCommand(ctx, args)
 	_ = client.Process(ctx, cmd) // the error is in cmd too
 	if err := cmd.Err(); err != nil {
+		s.lookAgain(err)
 		return nil, w.sent(), err
 	}
 	return cmd.Val(), true, nil
+}
+
+// lookAgain has go-redis find out which server of a cluster has the keys now, after a request that no server answered. It
+// would otherwise do that as it repeats a request, which it may not, and once a minute.
+func (s *Store) lookAgain(err error) {
+	var answer redis.Error
+	if s.cluster != nil && !errors.As(err, &answer) {
+		s.cluster.ReloadState(s.life)
+	}
 }
 
 // enter notes a piece of work that Close has to wait for: s.calls.Done ends it.
