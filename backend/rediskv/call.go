@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"sync/atomic"
 	"time"
 
@@ -92,8 +93,7 @@ func (s *Store) send(ctx context.Context, client redis.UniversalClient, w *wire,
 		select {
 		case <-j.done:
 			if err := j.cmd.Err(); err != nil {
-				s.lookAgain(err)
-				return nil, w.sent(), err
+				return nil, w.sent(), s.unanswered(ctx, err)
 			}
 			return j.cmd.Val(), true, nil
 		case <-ctx.Done():
@@ -138,19 +138,32 @@ func (s *Store) process(ctx context.Context, client redis.UniversalClient, w *wi
 	cmd := newCommand(ctx, args)
 	_ = client.Process(ctx, cmd) // the error is in cmd too
 	if err := cmd.Err(); err != nil {
-		s.lookAgain(err)
-		return nil, w.sent(), err
+		return nil, w.sent(), s.unanswered(ctx, err)
 	}
 	return cmd.Val(), true, nil
 }
 
-// lookAgain has go-redis find out which server of a cluster has the keys now, after a request that no server answered. It
-// would otherwise do that as it repeats a request, which it may not, and once a minute.
-func (s *Store) lookAgain(err error) {
+// unanswered finds the reason why a request failed in what has ended meanwhile, if no server answered it: the Store, which
+// closes the connections of a client of its own, or ctx, whose deadline is the connection's too where the client honours
+// deadlines and may be noticed there first.
+func (s *Store) unanswered(ctx context.Context, err error) error {
 	var answer redis.Error
-	if s.cluster != nil && !errors.As(err, &answer) {
+	if errors.As(err, &answer) {
+		return err
+	}
+	if s.life.Err() != nil {
+		return backend.Because(backend.ErrClosed, err)
+	}
+	var timeout net.Error
+	if deadline, ok := ctx.Deadline(); ok && errors.As(err, &timeout) && timeout.Timeout() && !time.Now().Before(deadline) {
+		<-ctx.Done() // in a moment
+		return err
+	}
+	if s.cluster != nil {
+		// go-redis looks for the server that has the keys now as it repeats a request, which it may not, and once a minute.
 		s.cluster.ReloadState(s.life)
 	}
+	return err
 }
 
 // enter notes a piece of work that Close has to wait for: s.calls.Done ends it.

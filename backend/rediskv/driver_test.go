@@ -5,7 +5,9 @@ import (
 	"crypto/tls"
 	"errors"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 
 	"github.com/redis/go-redis/v9"
 
@@ -13,6 +15,67 @@ import (
 	"github.com/polykv/kv/backend/rediskv"
 	"github.com/polykv/kv/internal/testserver"
 )
+
+// A call that is under way when the Store closes the client that it has opened itself says that it was closed.
+func TestCloseUnderReads(t *testing.T) {
+	srv := servers.Shared(t, testserver.Spec{Store: testserver.Redis})
+	for range 10 {
+		s, err := open(t, srv.URL()+"/"+testserver.UniqueName(t), rediskv.Driver{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		put(t, s, "k", "v", backend.PutOptions{})
+		var reads sync.WaitGroup
+		started := make(chan struct{}, 8)
+		for range 8 {
+			reads.Go(func() {
+				for first := true; ; first = false {
+					_, err := s.Get(t.Context(), "k", backend.GetOptions{})
+					if first {
+						started <- struct{}{}
+					}
+					if err != nil {
+						if !errors.Is(err, backend.ErrClosed) {
+							t.Errorf("a read beside Close: %v", err)
+						}
+						return
+					}
+				}
+			})
+		}
+		for range 8 {
+			<-started
+		}
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+		reads.Wait()
+	}
+}
+
+// A call whose context ends says so, whether the context or the connection, which has the same deadline, notices first.
+func TestDeadlineIsTheContexts(t *testing.T) {
+	srv := servers.Shared(t, testserver.Spec{Store: testserver.Redis})
+	proxy := testserver.NewProxy(t, srv.Addrs()[0])
+	s, err := open(t, "redis://"+proxy.Addr()+"/"+testserver.UniqueName(t), rediskv.Driver{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	put(t, s, "k", "v", backend.PutOptions{})
+	proxy.Stall()
+	defer proxy.Resume()
+	var calls sync.WaitGroup
+	for range 200 {
+		calls.Go(func() {
+			ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+			defer cancel()
+			if _, err := s.Put(ctx, "k", nil, backend.PutOptions{}); !errors.Is(err, context.DeadlineExceeded) {
+				t.Errorf("a write past its deadline: %v", err)
+			}
+		})
+	}
+	calls.Wait()
+}
 
 func open(t *testing.T, raw string, d rediskv.Driver) (*rediskv.Store, error) {
 	t.Helper()

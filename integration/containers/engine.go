@@ -36,11 +36,6 @@ type engine struct {
 	files      []testcontainers.ContainerFile
 	network    testcontainers.Container   // nil for a single node
 	containers []testcontainers.Container // of the nodes, nil before the first start
-
-	mu    sync.Mutex
-	procs []*process
-	life  context.Context // of the waits for the processes
-	end   context.CancelFunc
 }
 
 // newEngine gets hold of Docker.
@@ -50,7 +45,6 @@ func newEngine(ctx context.Context, k kind, s settings) (_ *engine, err error) {
 		return nil, err
 	}
 	e := &engine{kind: k, settings: s, docker: docker}
-	e.life, e.end = context.WithCancel(context.WithoutCancel(ctx))
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, e.Close())
@@ -175,11 +169,7 @@ func (e *engine) Start(ctx context.Context, i int) (testserver.Process, error) {
 	if err := c.Start(ctx); err != nil {
 		return nil, fmt.Errorf("%w: %w; its log ends:\n%s", testserver.ErrExited, err, e.Log(i))
 	}
-	p := startProcess(e.life, e.docker.Client(), c.GetContainerID())
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	e.procs = append(e.procs, p)
-	return p, nil
+	return &process{docker: e.docker, id: c.GetContainerID()}, nil
 }
 
 func (e *engine) create(ctx context.Context, i int) error {
@@ -224,12 +214,13 @@ func (e *engine) Log(i int) string {
 	if i >= len(e.containers) || e.containers[i] == nil {
 		return "there is no container"
 	}
-	ctx, cancel := context.WithTimeout(e.life, 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), dockerTimeout)
 	defer cancel()
 	logs, err := e.containers[i].Logs(ctx)
 	if err != nil {
 		return err.Error()
 	}
+	defer e.docker.Close()
 	defer logs.Close()
 	text, err := io.ReadAll(logs)
 	if err != nil {
@@ -254,13 +245,6 @@ func (e *engine) Close() error {
 	wg.Wait()
 	remove(len(e.containers), e.network) // which the others use
 	wg.Wait()
-	e.mu.Lock()
-	procs := e.procs
-	e.mu.Unlock()
-	e.end()
-	for _, p := range procs {
-		<-p.done
-	}
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("containers: remove: %w", err)
 	}

@@ -38,12 +38,13 @@ type Engine interface {
 
 // A Process is one run of a node. Its signals give os.ErrProcessDone if it has ended.
 type Process interface {
-	Kill() error           // ends it at once, a paused one too
-	Terminate() error      // asks it to end
-	Pause() error          // returns when it does nothing any more; its connections stay open
-	Resume() error         // lets it go on; no error if it was not paused
-	Done() <-chan struct{} // is closed when it has ended
-	State() string         // says how it ended
+	Kill() error                    // ends it at once, a paused one too
+	Terminate() error               // asks it to end
+	Pause() error                   // returns when it does nothing any more; its connections stay open
+	Resume() error                  // lets it go on; no error if it was not paused
+	Running() bool                  // tells whether it has not ended
+	Wait(ctx context.Context) error // returns when it has ended
+	State() string                  // says how it ended
 }
 
 // A Layout is what an Engine runs.
@@ -59,15 +60,6 @@ type LayoutNode struct {
 	Dir  string   // below Layout.Dir
 	Args []string // that follow the command which runs any server of the kind
 	Port int      // of clients; the same inside and outside
-}
-
-func running(p Process) bool {
-	select {
-	case <-p.Done():
-		return false
-	default:
-		return true
-	}
 }
 
 // local runs nodes as processes of this machine.

@@ -39,7 +39,7 @@ func (n *node) await(ctx context.Context) (version string, err error) {
 	n.mu.Unlock()
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
-	version, err = n.serves(ctx, proc.Done(), func() bool { return running(proc) })
+	version, err = n.serves(ctx, proc.Running)
 	switch {
 	case errors.Is(err, ErrExited):
 		err = fmt.Errorf("%w (%v); its log ends:\n%s", err, proc.State(), n.engine.Log(n.index))
@@ -50,13 +50,16 @@ func (n *node) await(ctx context.Context) (version string, err error) {
 }
 
 // serves probes the server until it serves, has exited or ctx ends.
-func (n *node) serves(ctx context.Context, exited <-chan struct{}, running func() bool) (version string, err error) {
+func (n *node) serves(ctx context.Context, running func() bool) (version string, err error) {
 	const shortest, longest = 20 * time.Millisecond, 250 * time.Millisecond
 	answers := 0
 	for wait := shortest; ; wait = min(2*wait, longest) {
 		version, err = n.probe(ctx)
 		if err != nil {
 			answers = 0
+			if !running() {
+				return "", ErrExited
+			}
 		} else if answers++; answers == 2 && running() {
 			// Twice in a row: a leader that has just been elected may be on the way out again, and somebody else may answer
 			// on the port of a server that has failed to get it and is about to exit.
@@ -65,8 +68,6 @@ func (n *node) serves(ctx context.Context, exited <-chan struct{}, running func(
 			wait = shortest
 		}
 		select {
-		case <-exited:
-			return "", ErrExited
 		case <-ctx.Done():
 			return "", fmt.Errorf("%w (%w)", context.Cause(ctx), err)
 		case <-time.After(wait):
@@ -84,7 +85,7 @@ func (n *node) probe(ctx context.Context) (string, error) {
 func (n *node) start(ctx context.Context) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if n.proc != nil && running(n.proc) {
+	if n.proc != nil && n.proc.Running() {
 		return errors.New("node is running already")
 	}
 	proc, err := n.engine.Start(ctx, n.index)
@@ -99,7 +100,7 @@ func (n *node) start(ctx context.Context) error {
 func (n *node) running() Process {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if n.proc == nil || !running(n.proc) {
+	if n.proc == nil || !n.proc.Running() {
 		return nil
 	}
 	return n.proc
@@ -114,8 +115,7 @@ func (n *node) kill() error {
 	if err := p.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		return err
 	}
-	<-p.Done()
-	return nil
+	return p.Wait(context.Background())
 }
 
 // stop asks the process to end, and kills it when ctx ends or stopTimeout has passed.
@@ -132,12 +132,10 @@ func (n *node) stop(ctx context.Context) error {
 			return err
 		}
 	}
-	select {
-	case <-p.Done():
-		return nil
-	case <-ctx.Done():
-		return errors.Join(fmt.Errorf("server did not stop: %w", context.Cause(ctx)), n.kill())
+	if err := p.Wait(ctx); err != nil {
+		return errors.Join(fmt.Errorf("server did not stop: %w", err), n.kill())
 	}
+	return nil
 }
 
 func (n *node) pause() error {

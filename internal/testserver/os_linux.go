@@ -25,7 +25,7 @@ func (p *process) awaitPaused() error {
 		if err != nil {
 			return err
 		}
-		if n == 0 || !running(p) {
+		if n == 0 || !p.Running() {
 			return nil
 		}
 		if time.Now().After(deadline) {

@@ -29,7 +29,7 @@ func (p *process) Pause() error {
 
 // signal reaches the whole group, so that a helper, such as the one that saves Redis's snapshot, does not live on.
 func (p *process) signal(sig syscall.Signal) error {
-	if !running(p) {
+	if !p.Running() {
 		return os.ErrProcessDone
 	}
 	err := syscall.Kill(-p.cmd.Process.Pid, sig)

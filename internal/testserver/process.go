@@ -1,6 +1,7 @@
 package testserver
 
 import (
+	"context"
 	"os/exec"
 	"runtime"
 )
@@ -36,8 +37,25 @@ func (p *process) run(started chan<- error) {
 	}
 }
 
-// Done implements Process.
-func (p *process) Done() <-chan struct{} { return p.done }
+// Running implements Process.
+func (p *process) Running() bool {
+	select {
+	case <-p.done:
+		return false
+	default:
+		return true
+	}
+}
+
+// Wait implements Process.
+func (p *process) Wait(ctx context.Context) error {
+	select {
+	case <-p.done:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
 
 // State implements Process.
 func (p *process) State() string { return p.cmd.ProcessState.String() }

@@ -1,0 +1,24 @@
+package containers_test
+
+import (
+	"testing"
+
+	"github.com/polykv/kv/integration/containers"
+	"github.com/polykv/kv/integration/internal/suite"
+	"github.com/polykv/kv/internal/testserver"
+)
+
+// TestSuites runs all of the conformance and lock suites on a server of each store in a container.
+func TestSuites(t *testing.T) {
+	for _, store := range containers.Stores() {
+		t.Run(string(store), func(t *testing.T) {
+			needDocker(t, store)
+			// Redis is to remember, as the suite kills it and asks for what was acknowledged.
+			server := containers.Start(t, store, containers.Persist())
+			t.Run("conformance", func(t *testing.T) {
+				suite.Conformance(t, testserver.Store(store), server)
+			})
+			t.Run("locks", func(t *testing.T) { suite.Locks(t, testserver.Store(store), server) })
+		})
+	}
+}
