@@ -100,10 +100,13 @@ func (s *Server) Open(t testing.TB, d backend.Driver, root string, opts ...kv.Op
 }
 
 // URL returns the address to open the keys below root by, such as "etcd://127.0.0.1:12379/orders". On a Redis Cluster, which
-// keeps the keys of a store together by it, a root has braces: they are added if there are none.
+// keeps the keys of a store together by it, a root has braces: they are added if there are none. Of several nodes of Consul it
+// names the first, for its clients speak to one agent.
 func (s *Server) URL(root string) string {
-	scheme, query := string(s.store), ""
+	scheme, query, addrs := string(s.store), "", s.server.Addrs()
 	switch {
+	case s.store == Consul:
+		addrs = addrs[:1] // its clients speak to one agent
 	case s.spec.Sentinel:
 		scheme, query = "redis+sentinel", "?master="+testserver.SentinelMaster
 	case s.spec.Cluster:
@@ -115,7 +118,7 @@ func (s *Server) URL(root string) string {
 	if root != "" {
 		root = "/" + root
 	}
-	return scheme + "://" + strings.Join(s.server.Addrs(), ",") + root + query
+	return scheme + "://" + strings.Join(addrs, ",") + root + query
 }
 
 // Addrs returns the host and port that clients dial: of each node, or of each sentinel.
