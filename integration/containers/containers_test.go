@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -20,7 +21,12 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m)
 }
 
-// needDocker skips a test where containers cannot be run, unless KV_TEST_PROVIDER says that they can.
+// required tells whether somebody relies on these tests.
+func required() bool {
+	return os.Getenv("KV_TEST_PROVIDER") == "containers" || slices.Contains(strings.Split(os.Getenv("KV_TEST_REQUIRE"), ","), "containers")
+}
+
+// needDocker skips a test where containers cannot be run, unless that is required.
 func needDocker(t *testing.T, stores ...containers.Store) {
 	t.Helper()
 	if testing.Short() {
@@ -29,7 +35,7 @@ func needDocker(t *testing.T, stores ...containers.Store) {
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	err := containers.Available(ctx, stores...)
-	if errors.Is(err, containers.ErrUnavailable) && os.Getenv("KV_TEST_PROVIDER") != "containers" {
+	if errors.Is(err, containers.ErrUnavailable) && !required() {
 		t.Skip(err)
 	}
 	if err != nil {
@@ -68,6 +74,23 @@ func answers(t *testing.T, addr string) bool {
 		t.Error(err)
 	}
 	return true
+}
+
+// TestOpen is what a user's test does, on each store.
+func TestOpen(t *testing.T) {
+	for _, store := range containers.Stores() {
+		t.Run(string(store), func(t *testing.T) {
+			needDocker(t, store)
+			t.Parallel()
+			s := containers.Open(t, driverOf(store))
+			if _, err := s.Put(t.Context(), "k", []byte("v")); err != nil {
+				t.Fatal(err)
+			}
+			if e, err := s.Get(t.Context(), "k"); err != nil || string(e.Value) != "v" {
+				t.Errorf("got %q, %v", e.Value, err)
+			}
+		})
+	}
 }
 
 // Two at once have nothing in common.

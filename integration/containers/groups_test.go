@@ -11,19 +11,12 @@ import (
 
 	"github.com/polykv/kv"
 	"github.com/polykv/kv/backend"
-	"github.com/polykv/kv/backend/consulkv"
-	"github.com/polykv/kv/backend/etcdkv"
-	"github.com/polykv/kv/backend/rediskv"
-	"github.com/polykv/kv/backend/zookeeperkv"
 	"github.com/polykv/kv/integration/containers"
+	"github.com/polykv/kv/integration/internal/suite"
+	"github.com/polykv/kv/internal/testserver"
 )
 
-func driverOf(s containers.Store) backend.Driver {
-	return map[containers.Store]backend.Driver{
-		containers.Etcd: etcdkv.Driver{}, containers.Consul: consulkv.Driver{},
-		containers.ZooKeeper: zookeeperkv.Driver{}, containers.Redis: rediskv.Driver{},
-	}[s]
-}
+func driverOf(s containers.Store) backend.Driver { return suite.Driver(testserver.Store(s)) }
 
 // TestGroups loses one server of several: what was written stays, a watch goes on, and the next write works. Consul's
 // driver uses one address, so there it is another server that goes.
