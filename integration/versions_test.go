@@ -35,6 +35,7 @@ func TestVersions(t *testing.T) {
 			server := testserver.StartVersion(t, testserver.Spec{Store: testserver.Etcd}, version)
 			t.Run("conformance", func(t *testing.T) { suite.Conformance(t, testserver.Etcd, server) })
 			t.Run("locks", func(t *testing.T) { suite.Locks(t, testserver.Etcd, server) })
+			t.Run("watches", func(t *testing.T) { suite.Watches(t, testserver.Etcd, server) })
 		case !other:
 			t.Run("etcd "+version, func(t *testing.T) {
 				if testing.Short() {

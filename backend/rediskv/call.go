@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"sync/atomic"
 	"time"
 
@@ -93,7 +92,7 @@ func (s *Store) send(ctx context.Context, client redis.UniversalClient, w *wire,
 		select {
 		case <-j.done:
 			if err := j.cmd.Err(); err != nil {
-				return nil, w.sent(), s.unanswered(ctx, err)
+				return nil, w.sent(), s.unanswered(err)
 			}
 			return j.cmd.Val(), true, nil
 		case <-ctx.Done():
@@ -138,26 +137,20 @@ func (s *Store) process(ctx context.Context, client redis.UniversalClient, w *wi
 	cmd := newCommand(ctx, args)
 	_ = client.Process(ctx, cmd) // the error is in cmd too
 	if err := cmd.Err(); err != nil {
-		return nil, w.sent(), s.unanswered(ctx, err)
+		return nil, w.sent(), s.unanswered(err)
 	}
 	return cmd.Val(), true, nil
 }
 
-// unanswered finds the reason why a request failed in what has ended meanwhile, if no server answered it: the Store, which
-// closes the connections of a client of its own, or ctx, whose deadline is the connection's too where the client honours
-// deadlines and may be noticed there first.
-func (s *Store) unanswered(ctx context.Context, err error) error {
+// unanswered looks for the reason why a request failed that no server answered: the Store may have been closed, and with it
+// the connections of a client of its own.
+func (s *Store) unanswered(err error) error {
 	var answer redis.Error
 	if errors.As(err, &answer) {
 		return err
 	}
 	if s.life.Err() != nil {
 		return backend.Because(backend.ErrClosed, err)
-	}
-	var timeout net.Error
-	if deadline, ok := ctx.Deadline(); ok && errors.As(err, &timeout) && timeout.Timeout() && !time.Now().Before(deadline) {
-		<-ctx.Done() // in a moment
-		return err
 	}
 	if s.cluster != nil {
 		// go-redis looks for the server that has the keys now as it repeats a request, which it may not, and once a minute.

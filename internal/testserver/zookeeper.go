@@ -21,7 +21,13 @@ var debianZooKeeper = []string{
 	"zookeeper.jar", "slf4j-simple.jar", "netty-codec.jar", "netty-resolver.jar", "netty-transport-native-unix-common.jar",
 }
 
-func (zookeeper) find(context.Context) ([]string, error) {
+func (z zookeeper) find(context.Context) ([]string, error) {
+	argv, err := z.java()
+	return append(argv, "org.apache.zookeeper.server.quorum.QuorumPeerMain"), err
+}
+
+// java returns the command that runs any class of ZooKeeper's.
+func (zookeeper) java() ([]string, error) {
 	java, err := exec.LookPath("java")
 	if err != nil {
 		return nil, unavailable("ZooKeeper needs Java: %w", err)
@@ -37,7 +43,7 @@ func (zookeeper) find(context.Context) ([]string, error) {
 		}
 		jars = strings.Join(paths, string(filepath.ListSeparator))
 	}
-	return []string{java, "-XX:+UseSerialGC", "-Xmx512m", "-cp", jars, "org.apache.zookeeper.server.quorum.QuorumPeerMain"}, nil
+	return []string{java, "-XX:+UseSerialGC", "-Xmx512m", "-cp", jars}, nil
 }
 
 func (zookeeper) nodes(spec Spec) (n, ports int) {

@@ -1,4 +1,4 @@
-// Package suite runs the conformance and lock suites on a real server, whoever has started it.
+// Package suite runs the suites of drivers, locks and watches on a real server, whoever has started it.
 package suite
 
 import (
@@ -17,6 +17,7 @@ import (
 	"github.com/polykv/kv/backend/zookeeperkv"
 	"github.com/polykv/kv/internal/testserver"
 	"github.com/polykv/kv/lock/locktest"
+	"github.com/polykv/kv/watch/watchtest"
 )
 
 // A Server is one node that a test may kill and pause.
@@ -85,9 +86,17 @@ func Conformance(t *testing.T, store testserver.Store, server Server) {
 	})
 }
 
-// Locks runs the lock suite.
+// Watches runs the suite of package watch.
+func Watches(t *testing.T, store testserver.Store, server Server) {
+	watchtest.Run(t, watchtest.Harness{Open: func(t testing.TB, root string) backend.Store {
+		return open(t, store, server.Addrs()[0], root)
+	}})
+}
+
+// Locks runs the lock suite. Contenders take one lock less often than on the server of the drivers' own tests: how often
+// is a matter of the driver, not of the server.
 func Locks(t *testing.T, store testserver.Store, server Server) {
-	locktest.Run(t, locktest.Harness{Open: func(t testing.TB, root string) backend.Store {
+	locktest.Run(t, locktest.Harness{Acquisitions: 200, Open: func(t testing.TB, root string) backend.Store {
 		return open(t, store, server.Addrs()[0], root)
 	}})
 }
