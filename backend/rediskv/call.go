@@ -60,9 +60,10 @@ type job struct {
 }
 
 // send makes a request, of which w is an argument, and returns the reply. It returns as soon as ctx ends or the Store
-// is closed, whatever go-redis does; the worker that is left behind is free again with the reply or the client's read
-// timeout, and Close waits for it. A request that is not on its way within the dial timeout is given up. sent tells
+// is closed, whatever go-redis does. A request that is not on its way within the dial timeout is given up. sent tells
 // whether the server may have seen it.
+//
+// With a Dialer the caller's goroutine makes the request. Without, a worker does, if ctx can end. One that is left behind is free again with the reply or the client's read timeout, and Close waits for it.
 func (s *Store) send(ctx context.Context, client redis.UniversalClient, w *wire, args []any) (reply any, sent bool, err error) {
 	if err := backend.ContextError(ctx); err != nil {
 		return nil, false, err
@@ -73,6 +74,10 @@ func (s *Store) send(ctx context.Context, client redis.UniversalClient, w *wire,
 		s.calls.Add(1) // Close waits for the cleanup first
 	} else if !s.enter() {
 		return nil, false, backend.ErrClosed
+	}
+	if s.direct() {
+		defer s.calls.Done()
+		return s.interruptible(ctx, client, w, args)
 	}
 	if ctx.Done() == nil {
 		defer s.calls.Done() // nobody can end the call, so it needs no worker
@@ -126,6 +131,40 @@ func (s *Store) work(j *job) {
 			return
 		}
 	}
+}
+
+// direct reports whether requests can be interrupted.
+func (s *Store) direct() bool { return s.opt.Dialer != nil && !s.unfit.Load() }
+
+// interruptible makes a request on the caller's goroutine, and interrupts it when ctx ends or, as long as it is not on its
+// way, the dial timeout.
+func (s *Store) interruptible(ctx context.Context, client redis.UniversalClient, w *wire, args []any) (any, bool, error) {
+	bounded, cancel := context.WithTimeout(ctx, s.opt.DialTimeout)
+	defer cancel()
+	f := s.opt.Dialer.begin(s, cancel, ctx.Value(cleanup{}) != nil)
+	defer s.opt.Dialer.end(f)
+	defer context.AfterFunc(bounded, func() {
+		if w.abandon() || ctx.Err() != nil {
+			f.interrupt()
+		}
+	})()
+	c := call{bounded, f.Deadline()}
+	cmd := newCommand(c, args)
+	_ = client.Process(c, cmd) // the error is in cmd too
+	err := cmd.Err()
+	switch {
+	case err == nil:
+		if !f.carried() {
+			s.unfit.Store(true)
+		}
+		return cmd.Val(), true, nil
+	case ctx.Err() != nil:
+	case f.stopped() && s.life.Err() != nil:
+		err = backend.ErrClosed
+	case !w.sent() && bounded.Err() != nil:
+		err = fmt.Errorf("%w: no connection within %v", backend.ErrUnavailable, s.opt.DialTimeout)
+	}
+	return nil, w.sent(), err
 }
 
 // process makes a request on the caller's goroutine. Getting a connection takes d at the most, and the reply as well if the

@@ -105,14 +105,14 @@ func (f foreign) PutName(ctx context.Context, name string, value []byte) error {
 
 func TestConformance(t *testing.T) { conformance(t, false) }
 
-func TestConformanceWithDeadlines(t *testing.T) { conformance(t, true) }
+func TestConformanceWithDialer(t *testing.T) { conformance(t, true) }
 
 // conformance is the suite with faults.
-func conformance(t *testing.T, deadlines bool) {
+func conformance(t *testing.T, dialer bool) {
 	// The suite kills the server. With the default appendfsync, everysec, that loses up to two seconds of acknowledged
 	// writes: while an fsync takes its time, Redis keeps what it should write to the file in its own memory.
 	srv := testserver.Start(t, testserver.Spec{Store: testserver.Redis, Persist: true, Config: []string{"appendfsync always"}})
-	h, wires := harness(srv, deadlines)
+	h, wires := harness(srv, dialer)
 	h.Restart = func(t testing.TB) {
 		if err := srv.Kill(0); err != nil {
 			t.Fatal(err)
@@ -150,15 +150,20 @@ func TestConformanceWithNotifications(t *testing.T) {
 	backendtest.Run(t, h)
 }
 
-// harness reaches srv with clients that honour deadlines or do not, which makes the driver work in two ways.
-func harness(srv *testserver.Server, deadlines bool) (backendtest.Harness, *wires) {
+// harness reaches srv with a Dialer or without, which makes the driver work in two ways.
+func harness(srv *testserver.Server, dialer bool) (backendtest.Harness, *wires) {
 	var requests counter
 	var wires wires
 	return backendtest.Harness{
 		Open: func(t testing.TB, root string) backend.Store {
-			client := dialing(t, srv, &redis.Options{Dialer: wires.dial, ContextTimeoutEnabled: deadlines})
+			o, ro := rediskv.Options{Root: root}, &redis.Options{Dialer: wires.dial}
+			if dialer {
+				o.Dialer = rediskv.NewDialer(wires.dial)
+				ro.Dialer, ro.ContextTimeoutEnabled = o.Dialer.Dial, true
+			}
+			client := dialing(t, srv, ro)
 			client.AddHook(&requests)
-			return rediskv.New(client, rediskv.Options{Root: root})
+			return rediskv.New(client, o)
 		},
 		Foreign: func(t testing.TB, root string) backendtest.Foreign {
 			return foreign{newClient(t, srv), root}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"fmt"
+	"net"
 	"slices"
 	"strings"
 
@@ -52,8 +53,10 @@ func (d Driver) Open(ctx context.Context, u backend.URL) (backend.Store, error) 
 		MaxRetries:    -1, // no request of a Store is repeated by the client anyway
 		DialerRetries: 1,  // nor a connection: who asked hears of it at once
 		DialTimeout:   o.withDefaults().DialTimeout,
-		// Reads then need no goroutine of their own; see quick.go.
+		// Deadlines are then handed on to the connections; see Dialer. Those of the client have to be later.
 		ContextTimeoutEnabled: true,
+		ReadTimeout:           2 * replyTimeout,
+		WriteTimeout:          2 * replyTimeout,
 		// Push messages about maintenance are for Redis Enterprise, and cost a goroutine.
 		MaintNotificationsConfig: &maintnotifications.Config{Mode: maintnotifications.ModeDisabled},
 	}
@@ -88,6 +91,12 @@ func (d Driver) Open(ctx context.Context, u backend.URL) (backend.Store, error) 
 	case c.Username != "" && c.Password == "":
 		return nil, fmt.Errorf("%w: URL: a user needs a password", backend.ErrInvalid)
 	}
+	dialer := &net.Dialer{Timeout: c.DialTimeout}
+	o.Dialer = NewDialer(dialer.DialContext)
+	if c.TLSConfig != nil {
+		o.Dialer = NewDialer((&tls.Dialer{NetDialer: dialer, Config: c.TLSConfig}).DialContext)
+	}
+	c.Dialer = o.Dialer.Dial
 	s := New(d.client(&c, kind), o)
 	s.owned = true
 	if s.broken != nil {

@@ -21,6 +21,7 @@ type Store struct {
 	client  redis.UniversalClient
 	cluster *redis.ClusterClient // client, if it is one
 	owned   bool
+	unfit   atomic.Bool // a request went out and no connection of the Dialer knew it
 	opt     Options
 	names   names
 	broken  error // why no call can work: an impossible root, a client of an unfit kind
@@ -135,6 +136,9 @@ func (s *Store) Close() error {
 	s.mu.Unlock()
 	s.end()
 	s.once.Do(func() {
+		if s.opt.Dialer != nil {
+			s.opt.Dialer.interrupt(s)
+		}
 		s.reaper.stop()
 		s.cleanups.Wait()
 		if s.owned {
