@@ -67,14 +67,13 @@ func (d Driver) Open(ctx context.Context, u backend.URL) (backend.Store, error) 
 		}
 	}
 	port := "6379"
-	switch kind {
-	case "sentinel":
+	ss := &sentinels{timeout: c.DialTimeout, conns: map[*toPrimary]struct{}{}}
+	if kind == "sentinel" {
 		port = "26379"
-		c.MasterName = p.String("master", "mymaster")
-		c.SentinelUsername = p.String("sentinel_user", "")
-		c.SentinelPassword = p.String("sentinel_password", "")
-		c.DB = p.Int("db", 0)
-	case "":
+		ss.master = p.String("master", "mymaster")
+		ss.user, ss.password = p.String("sentinel_user", ""), p.String("sentinel_password", "")
+	}
+	if kind != "cluster" {
 		c.DB = p.Int("db", 0)
 	}
 	c.Addrs = u.HostPorts("127.0.0.1", port)
@@ -92,27 +91,28 @@ func (d Driver) Open(ctx context.Context, u backend.URL) (backend.Store, error) 
 		return nil, fmt.Errorf("%w: URL: a user needs a password", backend.ErrInvalid)
 	}
 	dialer := &net.Dialer{Timeout: c.DialTimeout}
-	o.Dialer = NewDialer(dialer.DialContext)
+	connect := dialer.DialContext
 	if c.TLSConfig != nil {
-		o.Dialer = NewDialer((&tls.Dialer{NetDialer: dialer, Config: c.TLSConfig}).DialContext)
+		connect = (&tls.Dialer{NetDialer: dialer, Config: c.TLSConfig}).DialContext
 	}
+	if kind == "sentinel" {
+		ss.addrs, ss.connect = c.Addrs, connect
+		connect = ss.dial
+	}
+	o.Dialer = NewDialer(connect)
 	c.Dialer = o.Dialer.Dial
-	s := New(d.client(&c, kind), o)
-	s.owned = true
+	var client redis.UniversalClient
+	if kind == "cluster" {
+		client = redis.NewClusterClient(c.Cluster())
+	} else {
+		client = redis.NewClient(c.Simple())
+	}
+	s := New(client, o)
+	s.owned, s.sentinels = true, ss
 	if s.broken != nil {
 		return nil, closeWith(s, s.broken)
 	}
 	return s, nil
-}
-
-func (Driver) client(c *redis.UniversalOptions, kind string) redis.UniversalClient {
-	switch kind {
-	case "sentinel":
-		return redis.NewFailoverClient(c.Failover())
-	case "cluster":
-		return redis.NewClusterClient(c.Cluster())
-	}
-	return redis.NewClient(c.Simple())
 }
 
 func closeWith(s *Store, err error) error {

@@ -43,7 +43,7 @@ func TestURL(t *testing.T) {
 		{"redis://u:p%40ss@h:1/", func(o *redis.Options) bool { return o.Username == "u" && o.Password == "p@ss" && o.Addr == "h:1" }},
 		{"redis://:secret@h", func(o *redis.Options) bool { return o.Username == "" && o.Password == "secret" }},
 		{"rediss://h", func(o *redis.Options) bool { return o.TLSConfig != nil && !o.TLSConfig.InsecureSkipVerify }},
-		{"redis+sentinel://h1,h2:5/app?master=m&db=2", func(o *redis.Options) bool { return o.Addr == "FailoverClient" && o.DB == 2 }},
+		{"redis+sentinel://h1,h2:5/app?master=m&db=2", func(o *redis.Options) bool { return o.Addr == "h1:26379" && o.DB == 2 }},
 	} {
 		s, err := open(t, c.raw, rediskv.Driver{})
 		if err != nil {

@@ -21,12 +21,14 @@ type Store struct {
 	client  redis.UniversalClient
 	cluster *redis.ClusterClient // client, if it is one
 	owned   bool
-	unfit   atomic.Bool // a request went out and no connection of the Dialer knew it
-	opt     Options
-	names   names
-	broken  error // why no call can work: an impossible root, a client of an unfit kind
-	scripts scripts
-	publish string // the command: PUBLISH, or SPUBLISH on Redis Cluster
+	// Of a client that the Driver has made; else nil.
+	sentinels *sentinels
+	unfit     atomic.Bool // a request went out and no connection of the Dialer knew it
+	opt       Options
+	names     names
+	broken    error // why no call can work: an impossible root, a client of an unfit kind
+	scripts   scripts
+	publish   string // the command: PUBLISH, or SPUBLISH on Redis Cluster
 
 	self       string // names the Store in channels
 	reaper     reaper
@@ -143,6 +145,7 @@ func (s *Store) Close() error {
 		s.cleanups.Wait()
 		if s.owned {
 			s.closeErr = s.client.Close() // also ends requests that wait for a reply
+			s.sentinels.close()
 		}
 		s.calls.Wait()
 	})
