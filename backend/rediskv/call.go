@@ -2,6 +2,7 @@ package rediskv
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync/atomic"
 	"time"
@@ -118,7 +119,7 @@ const maxIdleWorkers = 8
 func (s *Store) work(j *job) {
 	defer s.calls.Done()
 	for {
-		_ = j.client.Process(j.ctx, j.cmd) // the error is in cmd too
+		s.do(j.ctx, j.client, j.cmd)
 		close(j.done)
 		if s.idle.Add(1) > maxIdleWorkers {
 			s.idle.Add(-1)
@@ -130,6 +131,16 @@ func (s *Store) work(j *job) {
 		case <-s.life.Done():
 			return
 		}
+	}
+}
+
+// do makes a request. On Redis Cluster a server that does not answer may have been replaced: go-redis asks for the new one
+// as part of its retries, and otherwise much later.
+func (s *Store) do(ctx context.Context, client redis.UniversalClient, cmd command) {
+	err := client.Process(ctx, cmd) // it is in cmd too
+	var answer redis.Error
+	if err != nil && s.cluster != nil && !errors.As(err, &answer) {
+		s.cluster.ReloadState(context.WithoutCancel(ctx))
 	}
 }
 
@@ -150,7 +161,7 @@ func (s *Store) interruptible(ctx context.Context, client redis.UniversalClient,
 	})()
 	c := call{bounded, f.Deadline()}
 	cmd := newCommand(c, args)
-	_ = client.Process(c, cmd) // the error is in cmd too
+	s.do(c, client, cmd)
 	err := cmd.Err()
 	switch {
 	case err == nil:
@@ -173,7 +184,7 @@ func (s *Store) process(ctx context.Context, client redis.UniversalClient, w *wi
 	ctx, cancel := context.WithTimeout(ctx, d)
 	defer cancel()
 	cmd := newCommand(ctx, args)
-	_ = client.Process(ctx, cmd) // the error is in cmd too
+	s.do(ctx, client, cmd)
 	if err := cmd.Err(); err != nil {
 		return nil, w.sent(), err
 	}
