@@ -50,6 +50,7 @@ func (d Driver) Open(ctx context.Context, u backend.URL) (backend.Store, error) 
 		Username:      u.User,
 		Password:      u.Password,
 		PoolSize:      p.Int("pool_size", 0),
+		Protocol:      2,  // nothing is pushed to a Store, and go-redis prints what fails as it looks for that
 		MaxRetries:    -1, // no request of a Store is repeated by the client anyway
 		DialerRetries: 1,  // nor a connection: who asked hears of it at once
 		DialTimeout:   o.withDefaults().DialTimeout,

@@ -91,7 +91,7 @@ func (ss *sentinels) close() {
 
 func (ss *sentinels) client(addr string, dial func(ctx context.Context, network, addr string) (net.Conn, error)) *redis.SentinelClient {
 	return redis.NewSentinelClient(&redis.Options{
-		Addr: addr, Username: ss.user, Password: ss.password, PoolSize: 1, MaxRetries: -1, DialerRetries: 1,
+		Addr: addr, Username: ss.user, Password: ss.password, Protocol: 2, PoolSize: 1, MaxRetries: -1, DialerRetries: 1,
 		Dialer: dial, DialTimeout: ss.timeout, ReadTimeout: ss.timeout, ContextTimeoutEnabled: true,
 		MaintNotificationsConfig: &maintnotifications.Config{Mode: maintnotifications.ModeDisabled},
 	})
