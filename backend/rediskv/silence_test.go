@@ -56,10 +56,11 @@ func failures(t *testing.T) {
 		}
 	}
 	srv := testserver.Start(t, testserver.Spec{Store: testserver.Redis, TLS: true})
-	refuses(t, testserver.NewProxy(t, srv.Addrs()[0]), "rediss://"+srv.Addrs()[0], srv.WrongTLS(), backend.ErrUnavailable)
+	proxy := testserver.NewProxy(t, srv.Addrs()[0])
 	anonymous := srv.TLS()
 	anonymous.Certificates = nil
-	refuses(t, testserver.NewProxy(t, srv.Addrs()[0]), "rediss://"+srv.Addrs()[0], anonymous, backend.ErrUnavailable)
+	refuses(t, proxy, "rediss://"+proxy.Addr(), srv.WrongTLS(), backend.ErrUnavailable)
+	refuses(t, proxy, "rediss://"+proxy.Addr(), anonymous, backend.ErrUnavailable)
 	for name, spec := range map[string]testserver.Spec{
 		"redis://%s/app":           {Store: testserver.Redis, Persist: true},
 		"redis+sentinel://%s/app":  {Store: testserver.Redis, Sentinel: true},
