@@ -4,9 +4,13 @@ import (
 	"context"
 	"errors"
 	"net"
+	"regexp"
+	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/redis/go-redis/v9"
 	"go.uber.org/goleak"
@@ -137,10 +141,68 @@ func conformance(t *testing.T, dialer bool) {
 	backendtest.Run(t, h)
 }
 
-// TestConformanceInMemory is the suite on a server in its default configuration.
+// TestConformanceInMemory is the suite on a server in its default configuration. It leaves nothing there but the roots
+// that were asked for and the bookkeeping beside them, so it can run again.
 func TestConformanceInMemory(t *testing.T) {
-	h, _ := harness(servers.Shared(t, testserver.Spec{Store: testserver.Redis}), true)
+	srv := servers.Shared(t, testserver.Spec{Store: testserver.Redis})
+	admin := newClient(t, srv)
+	before := names(t, admin)
+	h, _ := harness(srv, true)
+	var mu sync.Mutex
+	var roots []string
+	open := h.Open
+	h.Open = func(t testing.TB, root string) backend.Store {
+		mu.Lock()
+		defer mu.Unlock()
+		roots = append(roots, root)
+		return open(t, root)
+	}
 	backendtest.Run(t, h)
+
+	bookkeeping := regexp.MustCompile("(?s)^=kv/(head|log|keys|expiries|key/.+|lock/(queue|contenders|deadlines)/.+)$")
+	after := names(t, admin)
+	for name := range after {
+		if before[name] {
+			continue
+		}
+		i := slices.IndexFunc(roots, func(root string) bool {
+			return strings.HasPrefix(name, root+"/") || strings.HasPrefix(name, root+"=kv/")
+		})
+		if i < 0 {
+			t.Errorf("%q is left", name)
+			continue
+		}
+		rest := strings.TrimPrefix(name, roots[i])
+		if rest[0] == '=' && !bookkeeping.MatchString(rest) {
+			t.Errorf("%q is left beside a root", name)
+		}
+		// What is left of a lock goes by itself, since nobody may come again.
+		if strings.HasPrefix(rest, "=kv/lock/") && admin.PTTL(t.Context(), name).Val() < 0 && admin.Exists(t.Context(), name).Val() == 1 {
+			t.Errorf("%q never goes", name)
+		}
+		// A record goes with its key.
+		if key, ok := strings.CutPrefix(rest, "=kv/key/"); ok && !after[roots[i]+"/"+key] {
+			score, err := admin.ZScore(t.Context(), roots[i]+"=kv/expiries", key).Result()
+			if err != nil || time.UnixMilli(int64(score)).After(time.Now()) {
+				t.Errorf("the record of %q is left without it", key)
+			}
+		}
+	}
+	eventually(t, "every connection of the suite is closed", func() bool {
+		return strings.Count(admin.ClientList(t.Context()).Val(), "\n") == 1
+	})
+	if channels := admin.PubSubChannels(t.Context(), "*").Val(); len(channels) > 0 {
+		t.Errorf("somebody still listens to %q", channels)
+	}
+	t.Logf("%d names before, %d after", len(before), len(after))
+}
+
+func names(t *testing.T, c *redis.Client) map[string]bool {
+	found := map[string]bool{}
+	for iter := c.Scan(t.Context(), 0, "*", 10_000).Iterator(); iter.Next(t.Context()); {
+		found[iter.Val()] = true
+	}
+	return found
 }
 
 // TestConformanceWithNotifications is the suite on a server that tells what other programs do (R26).
