@@ -126,6 +126,11 @@ func (s *Store) Ping(ctx context.Context) error {
 	if err := s.open(ctx); err != nil {
 		return err
 	}
+	return s.knock(ctx)
+}
+
+// knock finds out whether the server answers, and lets the user read.
+func (s *Store) knock(ctx context.Context) error {
 	w := &wire{text: "schema"}
 	_, err := s.read(ctx, w, []any{"hexists", s.names.head, w})
 	return err
