@@ -64,7 +64,8 @@ type job struct {
 // is closed, whatever go-redis does. A request that is not on its way within the dial timeout is given up. sent tells
 // whether the server may have seen it.
 //
-// With a Dialer the caller's goroutine makes the request. Without, a worker does, if ctx can end. One that is left behind is free again with the reply or the client's read timeout, and Close waits for it.
+// With a Dialer the caller's goroutine makes the request. Without, a worker does, if ctx can end. One that is left behind
+// is free again with the reply or the client's read timeout, and Close waits for it.
 func (s *Store) send(ctx context.Context, client redis.UniversalClient, w *wire, args []any) (reply any, sent bool, err error) {
 	if err := backend.ContextError(ctx); err != nil {
 		return nil, false, err
