@@ -5,9 +5,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
+	"sync"
 	"testing"
 	"time"
 
@@ -61,6 +63,7 @@ func failures(t *testing.T) {
 	anonymous.Certificates = nil
 	refuses(t, proxy, "rediss://"+proxy.Addr(), srv.WrongTLS(), backend.ErrUnavailable)
 	refuses(t, proxy, "rediss://"+proxy.Addr(), anonymous, backend.ErrUnavailable)
+	interruptions(t)
 	for name, spec := range map[string]testserver.Spec{
 		"redis://%s/app":           {Store: testserver.Redis, Persist: true},
 		"redis+sentinel://%s/app":  {Store: testserver.Redis, Sentinel: true},
@@ -105,6 +108,42 @@ func failures(t *testing.T) {
 		if err := w.Close(); err != nil {
 			t.Error(err)
 		}
+	}
+}
+
+// interruptions ends requests by their contexts while the server is silent, and by Close while it is busy.
+func interruptions(t *testing.T) {
+	srv := testserver.Start(t, testserver.Spec{Store: testserver.Redis})
+	for range 10 {
+		s, err := open(t, "redis://"+srv.Addrs()[0]+"/app", rediskv.Driver{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var work sync.WaitGroup
+		for range 8 {
+			work.Go(func() {
+				for {
+					ctx, cancel := context.WithTimeout(t.Context(), time.Duration(rand.Int64N(int64(5*time.Millisecond))))
+					_, err := s.Put(ctx, "k", nil, backend.PutOptions{})
+					cancel()
+					if errors.Is(err, backend.ErrClosed) {
+						return
+					}
+				}
+			})
+		}
+		time.Sleep(20 * time.Millisecond) // of work
+		if err := srv.Pause(); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(20 * time.Millisecond) // of silence
+		if err := srv.Resume(); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+		work.Wait()
 	}
 }
 

@@ -152,6 +152,9 @@ func (s *Store) Close() error {
 		s.reaper.stop()
 		s.cleanups.Wait()
 		if s.owned {
+			if s.direct() {
+				s.calls.Wait() // go-redis prints if a connection is closed while it carries a request
+			}
 			s.closeErr = s.client.Close() // also ends requests that wait for a reply
 			s.sentinels.close()
 		}
