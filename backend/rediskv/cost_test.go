@@ -94,12 +94,12 @@ func TestIdleWatches(t *testing.T) {
 	admin := newClient(t, srv)
 	commands := func() map[string]int { return commandCalls(t, admin) }
 
-	const idle = 7 * time.Second
+	const idle = 4 * time.Second
 	before, traffic := commands(), proxy.Traffic()
 	time.Sleep(idle) // what is measured is that nothing happens
 	after, quiet := commands(), proxy.Traffic().Sub(traffic)
-	// Three of each kind at the most, and what a poll runs inside.
-	if quiet.RequestChunks > 6 || quiet.Connections > 0 {
+	// Two of each kind at the most, and what a look runs inside.
+	if quiet.RequestChunks > 4 || quiet.Connections > 0 {
 		t.Errorf("%d idle watches: %+v in %v", n, quiet, idle)
 	}
 	for name := range after {

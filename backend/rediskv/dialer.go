@@ -166,7 +166,8 @@ type plainLine struct {
 // NetConn is for go-redis, which looks for what TLS wraps.
 func (l *line) NetConn() net.Conn { return l.Conn }
 
-var past = time.Unix(1, 0)
+// past is a deadline that ends I/O at once.
+func past() time.Time { return time.Unix(1, 0) }
 
 // SetWriteDeadline is called right before a request is written.
 func (l *line) SetWriteDeadline(t time.Time) error {
@@ -175,7 +176,7 @@ func (l *line) SetWriteDeadline(t time.Time) error {
 	l.carries, l.cut = t.UnixNano(), false
 	if f := l.of.find(l.carries); f != nil && !f.carriedBy(l) {
 		l.cut = true
-		t = past
+		t = past()
 	}
 	return l.Conn.SetWriteDeadline(t)
 }
@@ -185,7 +186,7 @@ func (l *line) SetReadDeadline(t time.Time) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.cut && t.UnixNano() == l.carries {
-		t = past
+		t = past()
 	}
 	return l.Conn.SetReadDeadline(t)
 }
@@ -196,7 +197,7 @@ func (l *line) interrupt(id int64) {
 	defer l.mu.Unlock()
 	if l.carries == id {
 		l.cut = true
-		_ = l.Conn.SetDeadline(past)
+		_ = l.Conn.SetDeadline(past())
 	}
 }
 
