@@ -13,7 +13,7 @@ import (
 // it is, right before it writes. So a request on the connections of a Dialer has a deadline that no other has, a number of
 // nanoseconds, and the connection finds the request by it. A request then needs no goroutine besides its caller's.
 
-// replyTimeout is how long a reply may take on such a connection.
+// replyTimeout is how long a request may take on such a connection, or the dial timeout if that is longer.
 const replyTimeout = 5 * time.Second
 
 // Dialer makes connections whose requests a Store can interrupt when their contexts end. Without one, a request that
@@ -25,8 +25,8 @@ const replyTimeout = 5 * time.Second
 //	store := rediskv.New(client, rediskv.Options{Root: "shop", Dialer: d})
 //
 // ContextTimeoutEnabled is needed, and neither ReadTimeout nor WriteTimeout may be less than the 5 s that go-redis has by
-// itself: a Store that finds out otherwise goes on as if it had no Dialer. Clients and Stores may share one. Clients that
-// the Driver opens have it already.
+// itself, or than a longer Options.DialTimeout: a Store that finds out otherwise goes on as if it had no Dialer. Clients
+// and Stores may share one. Clients that the Driver opens have it already. It is safe for concurrent use.
 //
 // go-redis also has nothing to print about connections that fail, since Dial hands the failure on to the request.
 type Dialer struct {
@@ -78,7 +78,7 @@ func (f *flight) Deadline() time.Time { return time.Unix(0, f.id) }
 func (d *Dialer) begin(s *Store, end context.CancelFunc, detached bool) *flight {
 	f := &flight{of: s, end: end, detached: detached}
 	d.mu.Lock()
-	f.id = max(time.Now().Add(replyTimeout).UnixNano(), d.last+1)
+	f.id = max(time.Now().Add(max(replyTimeout, s.opt.DialTimeout)).UnixNano(), d.last+1)
 	d.last = f.id
 	d.flights[f.id] = f
 	d.mu.Unlock()

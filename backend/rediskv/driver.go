@@ -56,8 +56,8 @@ func (d Driver) Open(ctx context.Context, u backend.URL) (backend.Store, error) 
 		DialTimeout:   o.withDefaults().DialTimeout,
 		// Deadlines are then handed on to the connections; see Dialer. Those of the client have to be later.
 		ContextTimeoutEnabled: true,
-		ReadTimeout:           2 * replyTimeout,
-		WriteTimeout:          2 * replyTimeout,
+		ReadTimeout:           2 * max(replyTimeout, o.DialTimeout),
+		WriteTimeout:          2 * max(replyTimeout, o.DialTimeout),
 		// Push messages about maintenance are for Redis Enterprise, and cost a goroutine.
 		MaintNotificationsConfig: &maintnotifications.Config{Mode: maintnotifications.ModeDisabled},
 	}

@@ -173,6 +173,29 @@ func TestDialerInterrupts(t *testing.T) {
 	}
 }
 
+// TestLongDialTimeout: a Dialer works with a dial timeout that is longer than what a reply may take.
+func TestLongDialTimeout(t *testing.T) {
+	srv := testserver.Start(t, testserver.Spec{Store: testserver.Redis})
+	s, err := open(t, "redis://"+srv.Addrs()[0]+"/app?dial_timeout=1m", rediskv.Driver{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	put(t, s, "k", "v", backend.PutOptions{})
+	if err := srv.Pause(); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	start := time.Now()
+	_, err = s.Put(ctx, "k", nil, backend.PutOptions{})
+	if d := time.Since(start); d > 150*time.Millisecond || !errors.Is(err, backend.ErrUncertain) {
+		t.Errorf("Put: %v after %v", err, d)
+	}
+	if err := srv.Resume(); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // TestUnfitDialer: a client that does not hand deadlines on works as one without a Dialer.
 func TestUnfitDialer(t *testing.T) {
 	srv := testserver.Start(t, testserver.Spec{Store: testserver.Redis})
