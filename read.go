@@ -84,7 +84,7 @@ func (r reader[T]) lookups(ks []string, es []backend.Entry) []Lookup[T] {
 			out[i].Key, _ = keys.Canonical(ks[i])
 			continue
 		}
-		entry, err := r.entry(e, true)
+		entry, err := r.got(OpGetMany, e)
 		out[i] = Lookup[T]{Entry: entry, Found: true, Err: err}
 	}
 	return out

@@ -51,6 +51,10 @@ func BenchmarkConsul(b *testing.B) {
 			}
 			return p.Value, nil
 		},
+		stale: func() error {
+			_, _, err := c.Get(root+"-raw/key", &api.QueryOptions{AllowStale: true})
+			return err
+		},
 		cas: func() (err error) {
 			version, err = write(api.KVCAS, "cas", benchValue, version)
 			return err

@@ -37,6 +37,7 @@ func BenchmarkEtcd(b *testing.B) {
 			}
 			return resp.Kvs[0].Value, nil
 		},
+		stale: func() error { _, err := c.Get(ctx, key, clientv3.WithSerializable()); return err },
 		cas: func() error {
 			name := root + "-raw/cas"
 			resp, err := c.Txn(ctx).If(clientv3.Compare(clientv3.ModRevision(name), "=", rev)).

@@ -12,10 +12,6 @@ import (
 	"github.com/polykv/kv/internal/testserver"
 )
 
-// quiet is a zk.Logger.
-type quiet struct{}
-
-func (quiet) Printf(string, ...any) {}
 
 // BenchmarkZooKeeper compares with bare requests, one after the other: a get
 // with a sync before it, which is what our default promises; a set of one node,
@@ -23,7 +19,7 @@ func (quiet) Printf(string, ...any) {}
 // names and then each node. Ours is over the same session.
 func BenchmarkZooKeeper(b *testing.B) {
 	addr := servers.Shared(b, testserver.Spec{Store: testserver.ZooKeeper}).Addrs()[0]
-	c, _, err := zk.Connect([]string{addr}, 10*time.Second, zk.WithLogger(quiet{}))
+	c, _, err := zk.Connect([]string{addr}, 10*time.Second, zk.WithLogger(noLog{}))
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -48,6 +44,7 @@ func BenchmarkZooKeeper(b *testing.B) {
 			value, _, err := c.Get(dir + "/key")
 			return value, err
 		},
+		stale: func() error { _, _, err := c.Get(dir + "/key"); return err },
 		cas: func() error {
 			stat, err := c.Set(dir+"/cas", benchValue, version)
 			if err == nil {
