@@ -12,7 +12,6 @@ import (
 	"github.com/polykv/kv/internal/testserver"
 )
 
-
 // BenchmarkZooKeeper compares with bare requests, one after the other: a get
 // with a sync before it, which is what our default promises; a set of one node,
 // which leaves the version to each node; a list that reads each directory's
