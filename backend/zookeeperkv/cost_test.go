@@ -53,7 +53,7 @@ func TestCost(t *testing.T) {
 		{"Get: sync and getData", 2, func() { _, err := s.Get(ctx, "d/k", backend.GetOptions{}); must(err) }},
 		{"Get, stale", 1, func() { _, err := s.Get(ctx, "d/k", backend.GetOptions{Stale: true}); must(err) }},
 		{"Get where TTLs are used: the stamp beside it", 3, func() { _, err := s.Get(ctx, "ttl/k", backend.GetOptions{}); must(err) }},
-		{"GetMany", 3, func() { _, err := s.GetMany(ctx, []string{"d/k", "d/l"}, backend.GetOptions{}); must(err) }},
+		{"GetMany of a few", 3, func() { _, err := s.GetMany(ctx, []string{"d/k", "d/l"}, backend.GetOptions{}); must(err) }},
 		{"Put", 1, set("d/k", backend.PutOptions{})},
 		{"Put of a new key", 2, set("d/new", backend.PutOptions{})},
 		{"Put if absent", 1, set("d/gone", backend.PutOptions{If: backend.Absent})},
