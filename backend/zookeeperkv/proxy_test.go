@@ -29,6 +29,7 @@ type proxy struct {
 	slow    time.Duration       // by which answers are late
 	trips   int64               // requests that came while none was under way
 	flying  int
+	pinged  int64
 }
 
 func newProxy(t testing.TB, server string) *proxy {
@@ -64,6 +65,12 @@ func (p *proxy) of(op int32) int64 {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.ops[op]
+}
+
+func (p *proxy) pings() int64 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.pinged
 }
 
 // delay makes answers late, so that what is not sent meanwhile waits for them, and returns the number of round trips so
@@ -187,7 +194,9 @@ func (l *proxied) copy(to, from net.Conn, requests bool) {
 		slow := p.slow
 		if !first {
 			xid := int32(binary.BigEndian.Uint32(frame[4:]))
-			if requests && xid != xidPing {
+			if requests && xid == xidPing {
+				p.pinged++
+			} else if requests {
 				op := int32(binary.BigEndian.Uint32(frame[8:]))
 				p.count++
 				p.ops[op]++
