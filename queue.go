@@ -9,6 +9,10 @@ type queue struct {
 	head   int // of events: what is before it was popped
 	bytes  int
 	index  map[string]int // the last event of each key in events, while merging
+	holes  int            // events that merging has taken out
+	// listing says that the reader may have listed a key in between, so that
+	// one that came and went has to stay.
+	listing bool
 }
 
 // queued is an event, perhaps one that answers a Sync.
@@ -19,7 +23,7 @@ type queued struct {
 	recreated bool
 	// void says that the key came and went in between. A reader who follows
 	// the stream needs nothing of it, one who listed the key meanwhile needs
-	// the delete. Only merging makes it.
+	// the delete. Only merging makes it. Without a key it is a hole.
 	void bool
 	// relist has the reader list again and work out what changed.
 	relist bool
@@ -38,6 +42,8 @@ func (q queued) size() int {
 }
 
 func (q *queue) len() int { return len(q.events) - q.head }
+
+func (q queued) hole() bool { return q.void && q.Entry.Key == "" }
 
 func (q *queue) push(e queued) {
 	q.compact()
@@ -72,16 +78,20 @@ func (q *queue) compact() {
 
 // pop returns the oldest event.
 func (q *queue) pop() (queued, bool) {
-	if q.head < len(q.events) {
+	for q.head < len(q.events) {
 		e := q.events[q.head]
 		q.events[q.head] = queued{}
 		q.head++
 		q.bytes -= e.size()
 		if q.head == len(q.events) {
-			*q = queue{events: q.events[:0]}
+			*q = queue{events: q.events[:0], listing: q.listing}
 			if cap(q.events) > 1024 {
 				q.events = nil
 			}
+		}
+		if e.hole() {
+			q.holes = max(0, q.holes-1) // 0 if it was the last event of all
+			continue
 		}
 		if e.recreated {
 			// Deliver the delete now, and leave the rest for the next pop.
@@ -112,10 +122,17 @@ func (q *queue) startMerging() {
 	if q.index != nil {
 		return
 	}
+	q.rebuild()
+}
+
+// rebuild folds the queue anew, without what was popped and the holes.
+func (q *queue) rebuild() {
 	old := q.events[q.head:]
-	*q = queue{index: map[string]int{}}
+	*q = queue{index: map[string]int{}, listing: q.listing}
 	for _, e := range old {
-		q.push(e)
+		if !e.hole() {
+			q.push(e)
+		}
 	}
 }
 
@@ -137,8 +154,17 @@ func (q *queue) merge(i int, e queued) {
 		prev = nil
 	}
 	e.Prev = prev
+	if e.void && !q.listing {
+		// Such keys can be without number: nothing of them is kept.
+		delete(q.index, e.Entry.Key)
+		e = queued{void: true}
+		q.holes++
+	}
 	q.events[i] = e
 	q.bytes += e.size()
+	if q.holes > 64 && q.holes > q.len()/2 {
+		q.rebuild()
+	}
 }
 
 // truncate drops the newer half of the queue and returns it, cut between two

@@ -196,7 +196,7 @@ func (s *subscription) reconcile() {
 	}
 	s.touched, s.view = nil, nil
 	s.h.mu.Lock()
-	s.collect = 0
+	s.collect, s.queue.listing = 0, false
 	s.h.mu.Unlock()
 }
 

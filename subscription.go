@@ -215,7 +215,7 @@ func (s *subscription) push(q queued) {
 		if s.opening == q.mark {
 			s.opening = 0
 			// What came between attach and the request goes too.
-			s.queue, s.lagging, s.dirty, s.ended = queue{}, false, nil, nil
+			s.queue, s.lagging, s.dirty, s.ended = queue{listing: s.snapshot}, false, nil, nil
 			if s.h.lossless {
 				s.from = q.Revision
 			}
