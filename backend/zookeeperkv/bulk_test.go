@@ -22,29 +22,37 @@ const (
 	opGetChildren2 = 12
 )
 
-// fill makes keys with values of size bytes, n in each of dirs directories.
-func fill(t testing.TB, s *Store, dirs, n, size int) (keys []string) {
+// fill makes keys with values of size bytes, n in each of dirs directories, as another program would.
+func fill(t testing.TB, s *Store, dir string, dirs, n, size int) (keys []string) {
 	t.Helper()
-	var x backend.Txn
+	var ops []any
 	commit := func() {
-		if _, err := s.Commit(t.Context(), x); err != nil {
-			t.Fatal(err)
+		if len(ops) > 0 {
+			if _, _, err := s.multi(t.Context(), s.link, ops, nil); err != nil {
+				t.Fatal(err)
+			}
+			ops = ops[:0]
 		}
-		x.Writes = x.Writes[:0]
+	}
+	create := func(path string, value []byte) {
+		ops = append(ops, &zk.CreateRequest{Path: path, Data: value, Acl: s.o.ACL})
+		if len(ops)*(size+150) > 512<<10 {
+			commit()
+		}
+	}
+	if err := s.create(t.Context(), s.link, s.root, nil); err != nil {
+		t.Fatal(err)
 	}
 	for d := range dirs {
+		dir := fmt.Sprintf("%s%03d", dir, d)
+		create(s.root+"/"+dir, nil)
 		for i := range n {
-			key := fmt.Sprintf("d%03d/key-%05d", d, i)
+			key := fmt.Sprintf("%s/key-%05d", dir, i)
 			keys = append(keys, key)
-			x.Writes = append(x.Writes, backend.Write{Key: key, Value: bytes.Repeat([]byte{byte(i)}, size)})
-			if len(x.Writes) == backend.MaxTxnOps || (i+1)*size > 256<<10 && len(x.Writes)*size > 256<<10 {
-				commit()
-			}
+			create(s.root+"/"+key, bytes.Repeat([]byte{byte(i)}, size))
 		}
 	}
-	if len(x.Writes) > 0 {
-		commit()
-	}
+	commit()
 	return keys
 }
 
@@ -65,8 +73,8 @@ func TestReadTogether(t *testing.T) {
 	for name, opened := range bulkStores(t) {
 		t.Run(name, func(t *testing.T) {
 			s, p := opened(t)
-			keys := fill(t, s, 7, 150, 20)
-			keys = append(keys, fill(t, s, 90, 2, 3)...) // overwrites some
+			keys := fill(t, s, "d", 7, 150, 20)
+			keys = append(keys, fill(t, s, "few", 90, 2, 3)...)
 			for _, key := range []string{"d000", "d003/key-00007/below/it", "d003/key-00007-", "e", "e/\U0001F600/f"} {
 				put(t, s, key, key)
 				keys = append(keys, key)
@@ -114,7 +122,7 @@ func TestOldServerIsAskedAside(t *testing.T) {
 	p := newProxy(t, shared(t))
 	p.age(true)
 	s := open(t, p.addr(), testserver.UniqueName(t), Options{})
-	fill(t, s, 1, 10, 10)
+	fill(t, s, "d", 1, 10, 10)
 	before, _ := s.link.session.now()
 	for range 3 {
 		listed(t, s, "", backend.ListOptions{})
@@ -143,7 +151,7 @@ func TestOldServerIsAskedAside(t *testing.T) {
 func TestLargeValuesAreReadInSmallPages(t *testing.T) {
 	p := newProxy(t, shared(t))
 	s := open(t, p.addr(), testserver.UniqueName(t), Options{})
-	keys := fill(t, s, 1, 70, 10)
+	keys := fill(t, s, "d", 1, 70, 10)
 	large := s.Capabilities().MaxValueBytes
 	for i := range 12 {
 		key := fmt.Sprintf("d000/large-%02d", i)
@@ -262,7 +270,7 @@ func TestForbiddenAmongOthers(t *testing.T) {
 	for name, opened := range bulkStores(t) {
 		t.Run(name, func(t *testing.T) {
 			s, _ := opened(t)
-			fill(t, s, 1, 10, 10)
+			fill(t, s, "d", 1, 10, 10)
 			c := raw(t, shared(t))
 			if err := c.AddAuth("digest", []byte("u:p")); err != nil {
 				t.Fatal(err)
@@ -301,7 +309,7 @@ func TestReadTogetherOverBrokenConnections(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	keys := fill(t, s, 3, 100, 50)
+	keys := fill(t, s, "d", 3, 100, 50)
 	ctx, cancel := context.WithCancel(t.Context())
 	var wg sync.WaitGroup
 	wg.Go(func() {

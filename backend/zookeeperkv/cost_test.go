@@ -38,7 +38,7 @@ func TestCost(t *testing.T) {
 	}
 	must(s.Delete(ctx, "d/gone", backend.DeleteOptions{}))
 	set("ttl/k", backend.PutOptions{TTL: time.Hour})()
-	many := fill(t, s, 1, 50, 10)
+	many := fill(t, s, "d", 1, 50, 10)
 	listed(t, s, "d000", backend.ListOptions{}) // finds out whether the server answers multiRead
 	for _, warm := range []string{"l", "m"} {
 		var err error
@@ -110,7 +110,7 @@ func TestCost(t *testing.T) {
 func TestCostOfWatches(t *testing.T) {
 	p := newProxy(t, shared(t))
 	driver := open(t, p.addr(), testserver.UniqueName(t), Options{SessionTimeout: 4 * time.Second})
-	keys := fill(t, driver, 2, 10, 10)
+	keys := fill(t, driver, "d", 2, 10, 10)
 	s := kv.New(driver)
 	defer s.Close()
 	ctx := t.Context()

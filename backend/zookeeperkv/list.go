@@ -74,6 +74,7 @@ func (w *walk) run() error {
 			continue
 		}
 		it := w.todo[len(w.todo)-1]
+		w.todo[len(w.todo)-1] = item{}
 		w.todo = w.todo[:len(w.todo)-1]
 		if err := w.item(it); err != nil {
 			return err
