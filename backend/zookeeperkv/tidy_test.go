@@ -19,7 +19,6 @@ import (
 // tidy sees to it that a case leaves nothing behind but what has to stay: when its keys are deleted, the node of the root
 // and the frame of the bookkeeping. It then removes these, too, so that the next run finds the server as this one did.
 type tidy struct {
-	c    *zk.Conn
 	addr string
 
 	mu      sync.Mutex
@@ -28,16 +27,33 @@ type tidy struct {
 }
 
 func newTidy(t *testing.T, addr string) *tidy {
-	y := &tidy{c: raw(t, addr), addr: addr, roots: map[string]bool{}, foreign: map[string]bool{}}
-	before := y.tree(t, "/")
+	y := &tidy{addr: addr, roots: map[string]bool{}, foreign: map[string]bool{}}
+	c, done := y.dial(t)
+	before := tree(t, c, "/")
+	done()
 	t.Cleanup(func() {
-		for path := range y.tree(t, "/") {
+		c, done := y.dial(t)
+		defer done()
+		for path := range tree(t, c, "/") {
 			if _, found := before[path]; !found {
 				t.Errorf("%s is left over", path)
 			}
 		}
 	})
 	return y
+}
+
+// dial opens a connection for a moment: one that outlives a case is a leak to it.
+func (y *tidy) dial(t testing.TB) (c *zk.Conn, done func()) {
+	c, events, err := zk.Connect([]string{y.addr}, 10*time.Second, zk.WithLogger(quiet{}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c, func() {
+		c.Close()
+		for range events {
+		}
+	}
 }
 
 // watch looks at root when the case is over. Called before the case opens its stores, it comes after they are closed.
@@ -72,6 +88,8 @@ func (y *tidy) look(t testing.TB, root string) {
 		t.Fatal(err)
 	}
 	defer s.Close()
+	c, done := y.dial(t)
+	defer done()
 	y.mu.Lock()
 	foreign := y.foreign[root]
 	y.mu.Unlock()
@@ -83,7 +101,7 @@ func (y *tidy) look(t testing.TB, root string) {
 		_, err = s.DeletePrefix(ctx, "")
 	}
 	if errors.Is(err, backend.ErrNewerSchema) || errors.Is(err, backend.ErrCorrupt) {
-		y.remove(t, s.root, s.meta)
+		remove(t, c, s.root, s.meta)
 		return
 	}
 	if err != nil {
@@ -91,13 +109,13 @@ func (y *tidy) look(t testing.TB, root string) {
 	}
 	for {
 		var over []string
-		for path, data := range y.tree(t, s.root) {
+		for path, data := range tree(t, c, s.root) {
 			_, ours := s.space.Key(path)
 			if ours && path != s.root && (data != nil || !foreign) {
 				over = append(over, path)
 			}
 		}
-		for path := range y.tree(t, s.meta) {
+		for path := range tree(t, c, s.meta) {
 			if !frame.MatchString(strings.TrimPrefix(path, s.meta)) {
 				over = append(over, path)
 			}
@@ -111,15 +129,15 @@ func (y *tidy) look(t testing.TB, root string) {
 		}
 		time.Sleep(20 * time.Millisecond)
 	}
-	y.remove(t, s.root, s.meta)
+	remove(t, c, s.root, s.meta)
 }
 
 // remove deletes nodes with all that is below.
-func (y *tidy) remove(t testing.TB, paths ...string) {
+func remove(t testing.TB, c *zk.Conn, paths ...string) {
 	for _, path := range paths {
-		all := slices.Sorted(maps.Keys(y.tree(t, path)))
+		all := slices.Sorted(maps.Keys(tree(t, c, path)))
 		for _, path := range slices.Backward(all) {
-			if err := y.c.Delete(path, -1); err != nil && !errors.Is(err, zk.ErrNoNode) {
+			if err := c.Delete(path, -1); err != nil && !errors.Is(err, zk.ErrNoNode) {
 				t.Errorf("delete %s: %v", path, err)
 			}
 		}
@@ -127,15 +145,15 @@ func (y *tidy) remove(t testing.TB, paths ...string) {
 }
 
 // tree returns the data of all nodes from path on.
-func (y *tidy) tree(t testing.TB, path string) map[string][]byte {
+func tree(t testing.TB, c *zk.Conn, path string) map[string][]byte {
 	all := map[string][]byte{}
 	var walk func(path string)
 	walk = func(path string) {
-		data, _, err := y.c.Get(path)
+		data, _, err := c.Get(path)
 		if err == nil {
 			all[path] = data
 			var names []string
-			names, _, err = y.c.Children(path)
+			names, _, err = c.Children(path)
 			for _, name := range names {
 				walk(strings.TrimSuffix(path, "/") + "/" + name)
 			}
