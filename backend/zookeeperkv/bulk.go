@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"sync"
+	"time"
 )
 
 const (
@@ -21,10 +22,15 @@ type bulk struct {
 
 	mu     sync.Mutex
 	server string // the last that was asked
-	conn   int64  // and the connection to it
-	known  bool
+	conn   int64  // the store's connection to it
 	able   bool
+	until  time.Time // if it could not be asked: when to try again
 }
+
+const (
+	askFor   = 2 * time.Second // how long a server may take to say what it can
+	askAgain = time.Minute     // after it could not be asked
+)
 
 // usable reports whether the server of the store's connection answers multiRead. One before 3.6 would close the
 // connection instead, and with it the fate of writes that are under way: so it is asked first, in a session of its own.
@@ -32,7 +38,7 @@ func (b *bulk) usable(ctx context.Context) bool {
 	if b.s.dialer == nil {
 		return false // on a connection of the caller's there is no way to send one
 	}
-	if able, known := b.lookUp(); known {
+	if able, known := b.known(); known {
 		return able
 	}
 	select {
@@ -41,24 +47,30 @@ func (b *bulk) usable(ctx context.Context) bool {
 	case <-ctx.Done():
 		return false
 	}
-	able, known := b.lookUp()
+	able, known := b.known()
 	if !known {
 		able = b.ask(ctx)
 	}
 	return able
 }
 
-// lookUp tells what is known of the present server. That an old one has been replaced shows by a new connection.
-func (b *bulk) lookUp() (able, known bool) {
-	server, conn := b.s.link.conn.Server(), b.s.link.wire.conns.Load()
+// known tells what is known of the present server. That an old one has been replaced shows by a new connection.
+func (b *bulk) known() (able, ok bool) {
+	server, conn := b.present()
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	known = b.known && b.server == server && (b.able || b.conn == conn)
-	return b.able, known
+	if server != b.server || !b.able && conn != b.conn || !b.until.IsZero() && time.Now().After(b.until) {
+		return false, false
+	}
+	return b.able, true
+}
+
+func (b *bulk) present() (server string, conn int64) {
+	return b.s.link.conn.Server(), b.s.link.wire.conns.Load()
 }
 
 func (b *bulk) ask(ctx context.Context) bool {
-	server, conn := b.s.link.conn.Server(), b.s.link.wire.conns.Load()
+	server, conn := b.present()
 	d := *b.s.dialer
 	d.hosts = []string{server}
 	l, err := d.open(b.s.o.SessionTimeout)
@@ -73,21 +85,27 @@ func (b *bulk) ask(ctx context.Context) bool {
 		l.shut()
 		b.s.disown(l)
 	})
-	_, _, err = b.s.multiRead(ctx, l, []readOp{{path: "/", children: true}})
-	if err != nil && !errors.Is(err, errUnimplemented) {
-		return false // and ask again: it says nothing about the server
+	limited, cancel := context.WithTimeout(ctx, askFor)
+	defer cancel()
+	_, _, err = b.s.multiRead(limited, l, []readOp{{path: "/", children: true}})
+	if ctx.Err() != nil {
+		return false
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.server, b.conn, b.known, b.able = server, conn, true, err == nil
+	b.server, b.conn, b.able, b.until = server, conn, err == nil, time.Time{}
+	if err != nil && !errors.Is(err, errUnimplemented) {
+		b.until = time.Now().Add(askAgain)
+	}
 	return b.able
 }
 
 // forget is called when a server that was taken for an able one is not.
 func (b *bulk) forget() {
+	server, conn := b.present()
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.able, b.conn = false, b.s.link.wire.conns.Load()
+	b.server, b.conn, b.able, b.until = server, conn, false, time.Time{}
 }
 
 // found is what was read of one key, or why it could not be.

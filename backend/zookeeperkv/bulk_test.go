@@ -147,6 +147,26 @@ func TestOldServerIsAskedAside(t *testing.T) {
 	}
 }
 
+// A server that takes no second connection is not asked at every list.
+func TestServerCannotBeAsked(t *testing.T) {
+	p := testserver.NewProxy(t, shared(t))
+	s := open(t, p.Addr(), testserver.UniqueName(t), Options{DialTimeout: 300 * time.Millisecond})
+	keys := fill(t, s, "d", 1, 10, 10)
+	p.Refuse(true)
+	for range 3 {
+		if got := listed(t, s, "", backend.ListOptions{}); !slices.Equal(got, keys) {
+			t.Errorf("%q", got)
+		}
+	}
+	begin := time.Now()
+	for range 20 {
+		listed(t, s, "", backend.ListOptions{})
+	}
+	if d := time.Since(begin); d > 3*time.Second { // to ask takes the dial timeout
+		t.Errorf("20 lists took %v", d)
+	}
+}
+
 // What is read together is bounded in bytes, also where small values are followed by large ones.
 func TestLargeValuesAreReadInSmallPages(t *testing.T) {
 	p := newProxy(t, shared(t))

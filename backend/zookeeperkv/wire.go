@@ -174,7 +174,9 @@ func (c *wireConn) SetReadDeadline(t time.Time) error {
 			t = soon
 		}
 	}
-	c.patience = time.Until(t)
+	if !t.IsZero() {
+		c.patience = time.Until(t)
+	}
 	return c.Conn.SetReadDeadline(t)
 }
 
