@@ -2,7 +2,6 @@ package kv
 
 import (
 	"fmt"
-	"slices"
 	"testing"
 
 	"github.com/polykv/kv/backend"
@@ -40,63 +39,50 @@ func TestQueueBehind(t *testing.T) {
 	}
 }
 
-// TestQueueOfVoidEvents: keys that come and go while a merging queue's reader
-// is away leave nothing behind, however many they are, and what is between
-// them stays; unless the reader may have listed them.
-func TestQueueOfVoidEvents(t *testing.T) {
-	const n = 100_000
-	for _, listing := range []bool{false, true} {
-		t.Run(fmt.Sprintf("listing %v", listing), func(t *testing.T) {
-			q := queue{listing: listing}
-			rev := Revision(0)
-			push := func(kind Kind, key string) {
-				rev++
-				q.push(queued{Event: backend.Event{Kind: kind, Entry: backend.Entry{Key: key, Revision: rev}}})
+// TestQueueChurn: what comes and goes leaves nothing behind while merging, nor
+// do the markers of outages; and a key that came and went is kept for whom
+// keepVoid says so.
+func TestQueueChurn(t *testing.T) {
+	event := func(kind Kind, key string, rev int) queued {
+		return queued{Event: backend.Event{Kind: kind, Entry: backend.Entry{Key: key, Revision: Revision(rev)}}}
+	}
+	for _, keepVoid := range []bool{false, true} {
+		q := queue{keepVoid: keepVoid}
+		q.push(event(Updated, "first", 1))
+		q.startMerging()
+		for i := range 10_000 {
+			key := fmt.Sprint(i % 5000)
+			q.push(event(Created, key, i))
+			q.push(event(Resynced, "", 0))
+			q.push(event(Updated, key, i))
+			q.push(event(Deleted, key, 0))
+			q.push(event(Synced, "", 0))
+			q.push(event(Progress, "", 0))
+		}
+		q.push(event(Updated, "last", 1))
+		want := []string{"updated first", "resynced ", "synced ", "progress ", "updated last"}
+		if !keepVoid {
+			if q.len() != len(want) || len(q.events) > 1024 || len(q.index) != 4 || q.voidBytes != 0 {
+				t.Errorf("%d wait in %d places, with %d names", q.len(), len(q.events), len(q.index))
 			}
-			push(Created, "first")
-			q.startMerging()
-			most, limit := 0, 1000*eventBytes
-			if listing {
-				limit = 2 * n * eventBytes
+		}
+		var got []string
+		void := 0
+		for e, ok := q.pop(); ok; e, ok = q.pop() {
+			if e.void {
+				void++
+				continue
 			}
-			for i := range n {
-				if i%(n/4) == 0 {
-					push(Updated, fmt.Sprintf("stays-%d", i/(n/4)))
-				}
-				key := fmt.Sprintf("key-%d", i%(n/2)) // each of them twice
-				push(Created, key)
-				push(Deleted, key)
-				most = max(most, q.bytes, cap(q.events)*eventBytes)
-			}
-			push(Created, "comes back")
-			push(Deleted, "comes back")
-			push(Created, "comes back")
-			if most > limit {
-				t.Errorf("%d bytes for events that cancel each other", most)
-			}
-			var got []string
-			voids := 0
-			for {
-				e, ok := q.pop()
-				if !ok {
-					break
-				}
-				if e.void {
-					voids++
-					continue
-				}
-				got = append(got, e.Kind.String()+" "+e.Entry.Key)
-			}
-			want := []string{"created first", "updated stays-0", "updated stays-1", "updated stays-2", "updated stays-3", "created comes back"}
-			if !slices.Equal(got, want) {
-				t.Errorf("got %q", got)
-			}
-			if want := n / 2; listing && voids != want || !listing && voids != 0 {
-				t.Errorf("%d void events", voids)
-			}
-			if q.bytes != 0 || q.len() != 0 || q.holes != 0 {
-				t.Errorf("%d events with %d bytes and %d holes are left", q.len(), q.bytes, q.holes)
-			}
-		})
+			got = append(got, e.Kind.String()+" "+e.Entry.Key)
+		}
+		if fmt.Sprint(got) != fmt.Sprint(want) {
+			t.Errorf("keepVoid %v: got %q, want %q", keepVoid, got, want)
+		}
+		if keepVoid && void != 5000 {
+			t.Errorf("%d keys that came and went were kept", void)
+		}
+		if q.bytes != 0 || q.voidBytes != 0 || q.len() != 0 || q.away != 0 {
+			t.Errorf("an empty queue counts %d bytes, %d of them void, %d events", q.bytes, q.voidBytes, q.len())
+		}
 	}
 }
