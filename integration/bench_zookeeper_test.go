@@ -15,8 +15,8 @@ import (
 	"github.com/polykv/kv/internal/testserver"
 )
 
-// rawZooKeeper is the client itself.
-func rawZooKeeper(b *testing.B, addr string) *zk.Conn {
+// zooClient is the client itself.
+func zooClient(b *testing.B, addr string) *zk.Conn {
 	b.Helper()
 	c, events, err := zk.Connect([]string{addr}, 10*time.Second, zk.WithLogInfo(false))
 	if err != nil {
@@ -40,7 +40,7 @@ func rawZooKeeper(b *testing.B, addr string) *zk.Conn {
 // valkeyrie does, children and data of every node, one request after another.
 func BenchmarkZooKeeper(b *testing.B) {
 	srv := servers.Shared(b, testserver.Spec{Store: testserver.ZooKeeper})
-	c := rawZooKeeper(b, srv.Addrs()[0])
+	c := zooClient(b, srv.Addrs()[0])
 	name, ctx := testserver.UniqueName(b), context.Background()
 	root := "/" + name
 	u, err := backend.ParseURL("zookeeper://" + srv.Addrs()[0] + root)
