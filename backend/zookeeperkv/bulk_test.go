@@ -17,10 +17,7 @@ import (
 	"github.com/polykv/kv/internal/testserver"
 )
 
-const (
-	opExists       = 3
-	opGetChildren2 = 12
-)
+const opExists = 3
 
 // fill makes keys with values of size bytes, n in each of dirs directories, as another program would.
 func fill(t testing.TB, s *Store, dir string, dirs, n, size int) (keys []string) {
