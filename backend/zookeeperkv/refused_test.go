@@ -13,8 +13,8 @@ import (
 )
 
 // refusedURL is that of a place where only the administrator has rights.
-func refusedURL(addr string, who testserver.Credentials) string {
-	u := url.URL{Scheme: "zk", Host: addr, Path: "/" + testserver.ForbiddenRoot, RawQuery: "dial_timeout=500ms"}
+func refusedURL(addr string, who testserver.Credentials, timeout time.Duration) string {
+	u := url.URL{Scheme: "zk", Host: addr, Path: "/" + testserver.ForbiddenRoot, RawQuery: "dial_timeout=" + timeout.String()}
 	if who.User != "" {
 		u.User = url.UserPassword(who.User, who.Password)
 	}
@@ -26,7 +26,7 @@ func TestRefusedUser(t *testing.T) {
 	server := servers.Shared(t, testserver.Spec{Store: testserver.ZooKeeper, Auth: true})
 	wrong := server.Credentials()
 	wrong.Password += "x"
-	admin, err := openURL(t, Driver{}, refusedURL(server.Addrs()[0], server.Credentials()))
+	admin, err := openURL(t, Driver{}, refusedURL(server.Addrs()[0], server.Credentials(), 20*time.Second))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -42,7 +42,7 @@ func TestRefusedUser(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			p := newProxy(t, server.Addrs()[0])
-			s, err := openURL(t, Driver{}, refusedURL(p.addr(), who))
+			s, err := openURL(t, Driver{}, refusedURL(p.addr(), who, 5*time.Second))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -95,7 +95,7 @@ func TestRefusedCertificate(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			p := testserver.NewProxy(t, server.Addrs()[0])
-			s, err := openURL(t, Driver{TLS: conf}, refusedURL(p.Addr(), server.Credentials()))
+			s, err := openURL(t, Driver{TLS: conf}, refusedURL(p.Addr(), server.Credentials(), 500*time.Millisecond))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -120,7 +120,7 @@ func TestRefusedCertificate(t *testing.T) {
 			}
 		})
 	}
-	right, err := openURL(t, Driver{TLS: server.TLS()}, refusedURL(server.Addrs()[0], server.Credentials()))
+	right, err := openURL(t, Driver{TLS: server.TLS()}, refusedURL(server.Addrs()[0], server.Credentials(), 20*time.Second))
 	if err != nil {
 		t.Fatal(err)
 	}
