@@ -51,10 +51,13 @@ var everyStore = []struct {
 	{"redis", redisStore},
 }
 
-// onEveryStore runs f for each store.
+// onEveryStore runs f for each store, at the same time.
 func onEveryStore(t *testing.T, f func(t *testing.T, open opener)) {
 	for _, st := range everyStore {
-		t.Run(st.name, func(t *testing.T) { f(t, st.open(t)) })
+		t.Run(st.name, func(t *testing.T) {
+			t.Parallel()
+			f(t, st.open(t))
+		})
 	}
 }
 
