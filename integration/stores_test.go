@@ -3,11 +3,13 @@ package integration
 import (
 	"context"
 	"flag"
+	"net/http"
 	"path/filepath"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/hashicorp/consul/api"
 	"go.etcd.io/bbolt"
 	"go.uber.org/goleak"
 
@@ -123,4 +125,9 @@ func redisStore(t testing.TB) opener {
 		t.Cleanup(func() { c.Close() })
 		return rediskv.New(c, rediskv.Options{Root: root})
 	}
+}
+
+// ownConsul is a store on the caller's own HTTP client.
+func ownConsul(addr, root string, own *http.Client) *consulkv.Store {
+	return consulkv.New(&api.Config{Address: addr, HttpClient: own}, consulkv.Options{Root: root})
 }
