@@ -30,7 +30,7 @@ var servers testserver.Pool
 func TestMain(m *testing.M) {
 	flag.Parse()
 	// Tests of locks wait for leases to end and leave the machine to others meanwhile.
-	if err := flag.Set("test.parallel", "16"); err != nil {
+	if err := flag.Set("test.parallel", "8"); err != nil {
 		panic(err)
 	}
 	goleak.VerifyTestMain(servers.M(m))
@@ -53,13 +53,10 @@ var everyStore = []struct {
 	{"redis", redisStore},
 }
 
-// onEveryStore runs f for each store, at the same time.
+// onEveryStore runs f for each store.
 func onEveryStore(t *testing.T, f func(t *testing.T, open opener)) {
 	for _, st := range everyStore {
-		t.Run(st.name, func(t *testing.T) {
-			t.Parallel()
-			f(t, st.open(t))
-		})
+		t.Run(st.name, func(t *testing.T) { f(t, st.open(t)) })
 	}
 }
 

@@ -97,7 +97,7 @@ func (s *Store) leaseFor(ctx context.Context, ttl time.Duration, reuse bool) (al
 			return l, nil
 		case errors.Is(err, rpctypes.ErrLeaseExist):
 			continue
-		case !final(err):
+		case !errors.Is(err, backend.ErrPermission) && !errors.Is(err, backend.ErrInvalid):
 			s.work.Go(func() { s.takeBack(l.id) })
 		}
 		return alive{}, err
@@ -106,7 +106,7 @@ func (s *Store) leaseFor(ctx context.Context, ttl time.Duration, reuse bool) (al
 
 // takeBackTries is how often a lease is looked for that may have been granted:
 // the request may be overtaken by the one that takes it back.
-const takeBackTries = 5
+const takeBackTries = 4
 
 // takeBack revokes a lease that may have been granted. One that cannot be
 // taken back now has no key, and ends by itself. The caller is in begin.
