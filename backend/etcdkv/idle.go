@@ -33,20 +33,34 @@ type alive struct {
 type idleLeases struct {
 	mu    sync.Mutex
 	byTTL map[int64][]alive
+	over  bool // drained for good
 }
 
 // maxIdle is how many leases idle for each duration.
 const maxIdle = 64
 
-func (p *idleLeases) put(l alive) {
+// put reports false if the store has given its leases back.
+func (p *idleLeases) put(l alive) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if p.over {
+		return false
+	}
 	if p.byTTL == nil {
 		p.byTTL = make(map[int64][]alive)
 	}
 	n := wholeSeconds(l.ttl)
 	if len(p.byTTL[n]) < maxIdle {
 		p.byTTL[n] = append(p.byTTL[n], l)
+	}
+	return true
+}
+
+// rest puts a lease aside that no key is bound to any more. The caller is in
+// begin.
+func (s *Store) rest(l alive) {
+	if !s.idle.put(l) {
+		s.work.Go(func() { _ = s.revoke(l) }) // or it ends by itself
 	}
 }
 
@@ -73,7 +87,7 @@ func (p *idleLeases) drain() (all []alive) {
 	for _, list := range p.byTTL {
 		all = append(all, list...)
 	}
-	p.byTTL = nil
+	p.byTTL, p.over = nil, true
 	return all
 }
 

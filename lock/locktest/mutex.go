@@ -247,8 +247,8 @@ func closing(e *env) {
 	}()
 	never(e, "a second holder was admitted", waiting)
 	e.must("close", s.Close())
-	if err := soon(e, "the one who waited", waiting); err == nil {
-		e.Error("a lock of a closed store")
+	if err := soon(e, "the one who waited", waiting); !errors.Is(err, kv.ErrClosed) {
+		e.Errorf("a lock of a closed store: %v", err)
 	}
 	soon(e, "Done after Close", held.Done())
 	_ = held.Unlock(e.ctx()) // whatever it returns, it does not hang
