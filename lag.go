@@ -102,7 +102,7 @@ func (s *subscription) noteTold(ev backend.Event) {
 	}
 	d, known := s.dirty[ev.Entry.Key]
 	d.existed, d.rev, d.created = ev.Kind != Deleted, ev.Revision, ev.Entry.Created
-	passed := s.h.placed && ev.Revision < s.h.last // the hub has handed ev on
+	passed := s.h.placed && !s.h.mended && ev.Revision < s.h.last // the hub has handed ev on
 	if !known {
 		// Where the hub was before, the key has gone since.
 		d.there = d.existed && !passed
@@ -203,7 +203,11 @@ func (s *subscription) fromReplay(ctx context.Context) (backend.Event, bool, err
 	caught := ev.Kind == Progress && s.h.placed && !s.h.mended && s.h.last <= ev.Revision
 	if caught {
 		// The replay has told what the hub may have missed, too.
+		ahead := s.dirty
 		s.keepUp()
+		if ev.Revision > s.h.last {
+			s.ahead = ahead
+		}
 		s.from, s.gap, s.base = ev.Revision, false, nil
 		// If the end of a repair was among what was dropped, it is here.
 		s.ready = append(s.ready, backend.Event{Kind: Synced, Entry: backend.Entry{Revision: ev.Revision}, Token: ev.Token})

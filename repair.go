@@ -28,10 +28,16 @@ func (h *hub) repair() bool {
 		switch {
 		case sub.snapshot:
 			snapshots++
-			sub.from = 0 // revisions may start lower in a restored store
+			if sub.from > h.last && sub.ahead != nil {
+				sub.settled = false // it knows more than the table
+			}
 			if sub.apart = !sub.settled; sub.apart && !sub.gap {
 				sub.gap, sub.base = true, maps.Clone(table)
+				if sub.from > h.last {
+					sub.ahead.undo(sub.base)
+				}
 			}
+			sub.from, sub.ahead = 0, nil // revisions may start lower in a restored store
 		case sub.ended == nil:
 			sub.ended = ErrHistoryLost
 			sub.wake()
