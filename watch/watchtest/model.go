@@ -285,3 +285,8 @@ func (e *env) arrive(src *kv.Typed[record], all ...*follower) {
 		}
 	}
 }
+
+// isUnknown reports whether err leaves open what has become of a write.
+func isUnknown(err error) bool {
+	return errors.Is(err, kv.ErrUnavailable) || errors.Is(err, kv.ErrUncertain)
+}
