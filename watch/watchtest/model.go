@@ -193,6 +193,9 @@ func (e *env) write(n, each int, sources ...*kv.Typed[record]) *writers {
 					e.Errorf("writer %d: %v", i, err)
 					return
 				}
+				if each == 0 {
+					time.Sleep(time.Millisecond) // or a store in memory outruns its history
+				}
 			}
 		})
 	}
