@@ -46,7 +46,7 @@ type Watcher struct {
 	stop  func() bool
 	wake  chan struct{} // holds one token when there may be something new
 
-	// Guarded by feed.mu.
+	// Guarded by feed.mu, as is stop.
 	pos  backend.Revision // everything up to it is in queue or delivered
 	sync bool             // a Progress event is due
 
@@ -99,7 +99,9 @@ func (f *Feed) Watch(ctx context.Context, s Stream) (*Watcher, error) {
 			return nil, err
 		}
 	}
+	f.mu.Lock() // ctx may end at once, and end needs stop
 	w.stop = context.AfterFunc(ctx, func() { w.end(backend.ContextError(ctx)) })
+	f.mu.Unlock()
 	if err := w.register(); err != nil {
 		return nil, w.end(err)
 	}
@@ -272,8 +274,9 @@ func (w *Watcher) end(err error) error {
 		delete(w.feed.watchers, w)
 		w.err = err
 		close(w.ended)
+		stop := w.stop
 		w.feed.mu.Unlock()
-		w.stop()
+		stop()
 		w.finish()
 	})
 	return w.err
