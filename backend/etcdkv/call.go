@@ -115,6 +115,9 @@ func (s *Store) connected(ctx context.Context) error {
 		case connectivity.Ready:
 			return nil
 		case connectivity.Shutdown:
+			if s.life.Err() != nil {
+				return backend.ErrClosed // and with it the client, if it is the Store's own
+			}
 			return fmt.Errorf("%w: the client is closed", backend.ErrUnavailable)
 		case connectivity.Idle:
 			s.conn.Connect()
