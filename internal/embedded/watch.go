@@ -46,7 +46,7 @@ type Watcher struct {
 	stop  func() bool
 	wake  chan struct{} // holds one token when there may be something new
 
-	// Guarded by feed.mu, as is stop.
+	// Guarded by feed.mu.
 	pos  backend.Revision // everything up to it is in queue or delivered
 	sync bool             // a Progress event is due
 
@@ -99,7 +99,7 @@ func (f *Feed) Watch(ctx context.Context, s Stream) (*Watcher, error) {
 			return nil, err
 		}
 	}
-	f.mu.Lock() // ctx may end at once, and end needs stop
+	f.mu.Lock() // end takes it before it looks at stop
 	w.stop = context.AfterFunc(ctx, func() { w.end(backend.ContextError(ctx)) })
 	f.mu.Unlock()
 	if err := w.register(); err != nil {
@@ -274,9 +274,8 @@ func (w *Watcher) end(err error) error {
 		delete(w.feed.watchers, w)
 		w.err = err
 		close(w.ended)
-		stop := w.stop
 		w.feed.mu.Unlock()
-		stop()
+		w.stop()
 		w.finish()
 	})
 	return w.err
