@@ -21,9 +21,9 @@ in-modules = @failed=; for dir in $(MODULES); do (cd $$dir && $(1)) || failed="$
 
 .PHONY: test quick containers versions setup packages servers alone format vet lint fuzz bench light
 
-## test: set up, then run all tests of all modules, with the race detector and real servers
+## test: set up, then run all tests of all modules, each by itself as its users get it, with the race detector and real servers
 test: setup
-	$(call in-modules,KV_TEST_REQUIRE=$(REQUIRE) $(GO) test -race -timeout 30m $(TESTFLAGS) ./...)
+	$(call in-modules,GOWORK=off KV_TEST_REQUIRE=$(REQUIRE) $(GO) test -race -timeout 30m $(TESTFLAGS) ./...)
 
 ## quick: the tests that need no server
 quick:
