@@ -2,8 +2,6 @@ package rediskv_test
 
 import (
 	"errors"
-	"slices"
-	"strings"
 	"testing"
 	"time"
 
@@ -64,36 +62,6 @@ func TestConformanceOnCluster(t *testing.T) {
 		},
 		Requests: requests.n.Load,
 	})
-}
-
-// TestClusterFailover: when a replica has taken over from a primary that was killed, writes find it. go-redis looks for it
-// once a minute, or as it repeats a request, and writes are not repeated.
-func TestClusterFailover(t *testing.T) {
-	srv := testserver.Start(t, testserver.Spec{Store: testserver.Redis, Cluster: true})
-	s, err := open(t, "redis+cluster://"+strings.Join(srv.Addrs(), ",")+"/{app}", rediskv.Driver{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	put(t, s, "k", "1", backend.PutOptions{})
-	primary, err := newClusterClient(t, srv).MasterForKey(t.Context(), "{app}")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := srv.Kill(slices.Index(srv.Addrs(), primary.Options().Addr)); err != nil {
-		t.Fatal(err)
-	}
-	for end := time.Now().Add(30 * time.Second); ; time.Sleep(100 * time.Millisecond) {
-		_, err := s.Put(t.Context(), "k", []byte("2"), backend.PutOptions{})
-		if err == nil {
-			break
-		}
-		if !errors.Is(err, backend.ErrUnavailable) && !errors.Is(err, backend.ErrUncertain) {
-			t.Errorf("while nobody has the keys: %v", err)
-		}
-		if time.Now().After(end) {
-			t.Fatalf("writes do not find the new primary: %v", err)
-		}
-	}
 }
 
 func TestClusterNeedsOneSlot(t *testing.T) {
