@@ -39,7 +39,8 @@ type Event[T any] struct {
 	// Deleted, where the store still has it and it decodes.
 	Prev *Entry[T]
 	// Token resumes after this event: see Resume. Empty where the store
-	// cannot.
+	// cannot, for Synced if the store was written to during the snapshot, and
+	// for what a repair tells: the next event has one.
 	Token Token
 }
 

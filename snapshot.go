@@ -71,7 +71,10 @@ func (s *subscription) listed(l *snapshotList) backend.Event {
 		// Where the list is one state, the stream goes on from there.
 		s.from = max(s.from, l.at)
 		s.settleLater()
-		synced.Revision, synced.Token = s.from, s.position.Token
+		synced.Revision = s.from
+		if s.position.Revision >= s.from {
+			synced.Token = s.position.Token
+		} // else what was written during the snapshot would come again
 	} else {
 		s.collectLater()
 	}
