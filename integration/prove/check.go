@@ -88,7 +88,7 @@ func (j *judge) parts(ops []operation) (out []part) {
 // linearizable checks every part by itself.
 func (j *judge) linearizable(ops []operation) {
 	for _, p := range j.parts(ops) {
-		j.check(p.String(), storeModel(), p.ops)
+		j.check(p.String(), []porcupine.Model{storeModel(false), storeModel(true)}, p.ops)
 	}
 }
 
@@ -100,12 +100,25 @@ func (j *judge) asTold(ops []operation, events []backend.Event) {
 			j.add("%v", err)
 			continue
 		}
-		j.check(p.String()+" as the watch told it", t.model(), p.ops)
+		j.check(p.String()+" as the watch told it", []porcupine.Model{t.model()}, p.ops)
 	}
 }
 
-// check runs porcupine and keeps the picture of a history that is not linearizable, or too hard to tell.
-func (j *judge) check(what string, m porcupine.Model, ops []porcupine.Operation) {
+// check runs porcupine and keeps the picture of a history that is not linearizable, or too hard to tell. The easiest way
+// to explain a history is tried first: that nothing happened of what is open. Then come the models, of which the last one
+// decides.
+func (j *judge) check(what string, models []porcupine.Model, ops []porcupine.Operation) {
+	closed := slices.DeleteFunc(slices.Clone(ops), func(op porcupine.Operation) bool { return op.Output.(Output).Status == open })
+	if porcupine.CheckOperationsTimeout(models[0], closed, j.patience/2) == porcupine.Ok {
+		return
+	}
+	m := models[0]
+	for _, m = range models[:len(models)-1] {
+		if porcupine.CheckOperationsTimeout(m, ops, j.patience/2) == porcupine.Ok {
+			return
+		}
+	}
+	m = models[len(models)-1]
 	result, info := porcupine.CheckOperationsVerbose(m, ops, j.patience)
 	switch result {
 	case porcupine.Ok:
@@ -113,7 +126,7 @@ func (j *judge) check(what string, m porcupine.Model, ops []porcupine.Operation)
 	case porcupine.Unknown:
 		what = fmt.Sprintf("%s: no answer within %v for %d operations (a failure to check)", what, j.patience, len(ops))
 	default:
-		what += ": not linearizable"
+		what += ": not linearizable, " + stuck(m, info, ops)
 	}
 	v := Violation{What: what}
 	if j.dir != "" {
@@ -124,6 +137,37 @@ func (j *judge) check(what string, m porcupine.Model, ops []porcupine.Operation)
 		v.File = file
 	}
 	j.found = append(j.found, v)
+}
+
+// stuck says which operation fits nowhere, as far as the search came.
+func stuck(m porcupine.Model, info porcupine.LinearizationInfo, ops []porcupine.Operation) string {
+	var longest []porcupine.Operation
+	for _, p := range info.PartialLinearizationsOperations() {
+		for _, l := range p {
+			if len(l) > len(longest) {
+				longest = l
+			}
+		}
+	}
+	s := m.Init()
+	placed := map[string]bool{}
+	mark := func(op porcupine.Operation) string {
+		return fmt.Sprint(op.Call, op.Return, m.DescribeOperation(op.Input, op.Output))
+	}
+	for _, op := range longest {
+		placed[mark(op)] = true
+		_, s = m.Step(s, op.Input, op.Output)
+	}
+	var next *porcupine.Operation
+	for i, op := range ops {
+		if !placed[mark(op)] && (next == nil || op.Return < next.Return) {
+			next = &ops[i]
+		}
+	}
+	if next == nil {
+		return "and nothing is left"
+	}
+	return fmt.Sprintf("stuck at {%s} in state {%s}", m.DescribeOperation(next.Input, next.Output), m.DescribeState(s))
 }
 
 func (j *judge) picture(what string, m porcupine.Model, info porcupine.LinearizationInfo) (string, error) {

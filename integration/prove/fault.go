@@ -22,6 +22,7 @@ type Fault struct {
 	Forgets bool
 
 	inject func(ctx context.Context, f *field) (what string, heal func(context.Context) error, err error)
+	run    func(ctx context.Context, r *Round) (Result, error) // instead of the usual round
 }
 
 const (
@@ -172,3 +173,9 @@ func anyNode(n int) func(context.Context, *field) ([]int, error) {
 
 // pauseOfServer is as long as calls wait, and longer.
 var pauseOfServer = [2]time.Duration{200 * time.Millisecond, 2500 * time.Millisecond}
+
+// pauseOfLeader is long enough for another one to be elected.
+var pauseOfLeader = [2]time.Duration{2500 * time.Millisecond, 5 * time.Second}
+
+// partitions will be those between nodes.
+func partitions(*Target, string, func(context.Context, *field) ([]int, error)) []Fault { return nil }

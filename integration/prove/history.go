@@ -26,8 +26,9 @@ const notYet = math.MaxInt64
 
 // sighting is the first time that somebody saw a value.
 type sighting struct {
-	rev kv.Revision
-	at  int64
+	rev, created kv.Revision
+	at           int64
+	told         bool // by a watch
 }
 
 // history is what the clients of a round did and saw. Its methods are safe for concurrent use.
@@ -74,40 +75,48 @@ func (h *history) record(client int, in Input, out Output, call int64) {
 		ret = notYet
 	case done:
 		for i := range in.Reads {
-			h.sawLocked(out.Cells[i].Value, out.Cells[i].Revision, ret)
+			h.sawLocked(out.Cells[i], ret)
 		}
 		for _, w := range in.Writes {
 			if !w.Delete {
-				h.sawLocked(w.Value, out.Revision, ret)
+				h.sawLocked(Cell{Value: w.Value, Revision: out.Revision}, ret)
 			}
 		}
 	}
 	h.ops = append(h.ops, operation{client: client, in: in, out: out, call: call, ret: ret})
 }
 
-// saw tells that a value was seen at a revision, in an event for instance.
-func (h *history) saw(value string, rev kv.Revision) {
+// saw tells that a value was seen, in an event for instance.
+func (h *history) saw(c Cell) {
 	at := h.now()
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.sawLocked(value, rev, at)
+	h.sawLocked(c, at)
+	if s, ok := h.seen[c.Value]; ok {
+		s.told = true
+		h.seen[c.Value] = s
+	}
 }
 
-func (h *history) sawLocked(value string, rev kv.Revision, at int64) {
-	if value == "" || rev == 0 {
+func (h *history) sawLocked(c Cell, at int64) {
+	if c.Value == "" || c.Revision == 0 {
 		return
 	}
-	was, ok := h.seen[value]
+	was, ok := h.seen[c.Value]
 	if !ok {
-		h.seen[value] = sighting{rev, at}
+		h.seen[c.Value] = sighting{rev: c.Revision, created: c.Created, at: at}
 		return
 	}
-	if was.rev != rev {
-		h.problem("the value %s, which was put once, has the revisions %d and %d", value, was.rev, rev)
+	if was.rev != c.Revision {
+		h.problem("the value %s, which was put once, has the revisions %d and %d", c.Value, was.rev, c.Revision)
 	}
-	if at < was.at {
-		h.seen[value] = sighting{was.rev, at}
+	if was.created == 0 {
+		was.created = c.Created
+	} else if c.Created != 0 && c.Created != was.created {
+		h.problem("the value %s has been there since %d, and since %d", c.Value, was.created, c.Created)
 	}
+	was.at = min(was.at, at)
+	h.seen[c.Value] = was
 }
 
 // fail tells of a violation that was found on the way.
@@ -143,12 +152,18 @@ func (h *history) settled() []operation {
 	ops := slices.Clone(h.ops)
 	for i := range ops {
 		op := &ops[i]
+		if op.out.Status == done && op.out.Created == 0 && len(op.in.Writes) == 1 {
+			op.out.Created = h.seen[op.in.Writes[0].Value].created
+		}
 		if op.out.Status != open {
 			continue
 		}
 		for _, w := range op.in.Writes {
 			if s, ok := h.seen[w.Value]; ok && !w.Delete {
 				op.out = Output{Status: done, Revision: s.rev}
+				if len(op.in.Writes) == 1 {
+					op.out.Created = s.created
+				}
 				op.ret = min(op.ret, max(s.at, op.call))
 			}
 		}

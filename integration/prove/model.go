@@ -15,6 +15,7 @@ type state struct {
 	floor kv.Revision // no write has had a higher revision
 	ghost [slots]bool // the cell is the work of an open operation that nobody has seen
 	ended bool        // everything that returned has happened
+	exact bool        // open operations may happen anywhere: see step
 }
 
 func (s state) holds(c Check) bool {
@@ -105,7 +106,7 @@ func (s state) maybe(in Input) (bool, state) {
 		return false, s
 	}
 	next := s.apply(in.Writes, unknown)
-	if len(in.Writes) == 1 { // of several, another one may tell
+	if len(in.Writes) == 1 && !s.exact { // of several, another one may tell
 		next.ghost[in.Writes[0].Slot] = true
 	}
 	return next.cells != s.cells, next
@@ -114,6 +115,9 @@ func (s state) maybe(in Input) (bool, state) {
 // hidesGhost reports whether an operation overwrites what nobody has seen, without a condition or an answer that depends
 // on it.
 func (s state) hidesGhost(in Input, out Output) bool {
+	if s.exact {
+		return false
+	}
 	for _, w := range in.Writes {
 		if !s.ghost[w.Slot] {
 			continue
@@ -159,9 +163,9 @@ func (s state) apply(writes []Write, rev kv.Revision) state {
 }
 
 // storeModel is the model of a family, or of one key of it.
-func storeModel() porcupine.Model {
+func storeModel(exact bool) porcupine.Model {
 	return porcupine.Model{
-		Init: func() any { return state{} },
+		Init: func() any { return state{exact: exact} },
 		Step: func(s, in, out any) (bool, any) {
 			ok, next := step(s.(state), in.(Input), out.(Output))
 			return ok, next

@@ -61,12 +61,12 @@ func judged(ops []operation, events []backend.Event) string {
 	h := newHistory()
 	for _, o := range ops {
 		for i := range o.in.Reads {
-			h.sawLocked(o.out.Cells[i].Value, o.out.Cells[i].Revision, o.ret)
+			h.sawLocked(o.out.Cells[i], o.ret)
 		}
 		h.ops = append(h.ops, o)
 	}
 	for _, ev := range events {
-		h.sawLocked(string(ev.Value), ev.Revision, 1000)
+		h.sawLocked(Cell{Value: string(ev.Value), Revision: ev.Revision}, 1000)
 	}
 	j := &judge{h: h, patience: 10 * time.Second}
 	ops = h.settled()
@@ -94,12 +94,16 @@ func TestGoodHistories(t *testing.T) {
 			op(8, 9, update(0, "c", 5), no(0, "conflict")), op(10, 11, create(0, "d"), no(0, "exists")),
 			op(12, 13, del(0), nothing), op(14, 15, del(0), no(0, "not found")), op(16, 17, put(0, "e"), at(9)),
 		},
-		"a read beside a put sees the old value":       {op(0, 1, put(0, "a"), at(1)), op(2, 9, put(0, "b"), at(2)), op(3, 4, get(0), found("a", 1))},
-		"a lost put that was applied late":             {op(0, 1, put(0, "a"), at(1)), op(2, 0, put(0, "b"), gone), op(3, 4, get(0), found("a", 1)), op(5, 6, get(0), found("b", 2))},
-		"a lost put that was never applied":            {op(0, 1, put(0, "a"), at(1)), op(2, 0, put(0, "b"), gone), op(3, 4, get(0), found("a", 1))},
-		"a lost delete that only a create tells of":    {op(0, 1, put(0, "a"), at(1)), op(2, 0, del(0), gone), op(3, 4, create(0, "b"), at(4))},
-		"a lost update whose condition did not hold":   {op(0, 1, put(0, "a"), at(3)), op(2, 0, update(0, "b", 2), gone), op(3, 4, get(0), found("a", 3))},
-		"an unseen lost put explains a conflict":       {op(0, 1, put(0, "a"), at(1)), op(2, 0, put(0, "b"), gone), op(3, 4, update(0, "c", 1), no(0, "conflict"))},
+		"a read beside a put sees the old value":     {op(0, 1, put(0, "a"), at(1)), op(2, 9, put(0, "b"), at(2)), op(3, 4, get(0), found("a", 1))},
+		"a lost put that was applied late":           {op(0, 1, put(0, "a"), at(1)), op(2, 0, put(0, "b"), gone), op(3, 4, get(0), found("a", 1)), op(5, 6, get(0), found("b", 2))},
+		"a lost put that was never applied":          {op(0, 1, put(0, "a"), at(1)), op(2, 0, put(0, "b"), gone), op(3, 4, get(0), found("a", 1))},
+		"a lost delete that only a create tells of":  {op(0, 1, put(0, "a"), at(1)), op(2, 0, del(0), gone), op(3, 4, create(0, "b"), at(4))},
+		"a lost update whose condition did not hold": {op(0, 1, put(0, "a"), at(3)), op(2, 0, update(0, "b", 2), gone), op(3, 4, get(0), found("a", 3))},
+		"an unseen lost put explains a conflict":     {op(0, 1, put(0, "a"), at(1)), op(2, 0, put(0, "b"), gone), op(3, 4, update(0, "c", 1), no(0, "conflict"))},
+		"a lost delete of which the creating revision tells": {
+			op(0, 1, put(0, "a"), at(1)), op(2, 0, del(0), gone), op(3, 4, put(0, "b"), at(5)), op(5, 6, update(0, "c", 5), at(6)),
+			op(7, 8, get(0), Output{Cells: []Cell{{Value: "c", Revision: 6, Created: 5}}}),
+		},
 		"a transaction is one step":                    {op(0, 9, txn(put(0, "a"), put(1, "b")), at(3)), op(1, 2, Input{Op: opList, Family: famTxn, Reads: []int{0, 1}}, Output{Cells: []Cell{{}, {}}})},
 		"a transaction of which one check failed":      {op(0, 1, txn(put(0, "a")), at(1)), op(2, 3, txn(create(0, "b"), put(1, "c")), no(0, "exists"))},
 		"revisions of writes at one time in any order": {op(0, 9, put(0, "a"), at(2)), op(0, 8, put(1, "b"), at(1))},
@@ -188,7 +192,7 @@ func TestTold(t *testing.T) {
 func TestPicture(t *testing.T) {
 	j := &judge{name: "Example 1", dir: t.TempDir(), patience: time.Second, h: newHistory()}
 	j.h.annotate("kill node 0", 1, 2)
-	j.check("family s", storeModel(), []porcupine.Operation{{Input: get(0), Output: found("z", 1), Return: 1}})
+	j.check("family s", []porcupine.Model{storeModel(true)}, []porcupine.Operation{{Input: get(0), Output: found("z", 1), Return: 1}})
 	if len(j.found) != 1 || !strings.HasSuffix(j.found[0].File, "example-1-family-s.html") {
 		t.Errorf("found %v", j.found)
 	}

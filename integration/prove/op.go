@@ -107,6 +107,9 @@ func (c Cell) String() string {
 	if c.Revision == 0 {
 		return "absent"
 	}
+	if c.Created != 0 && c.Created != unknown {
+		return fmt.Sprintf("%s@%d (since %d)", c.Value, c.Revision, c.Created)
+	}
 	return fmt.Sprintf("%s@%d", c.Value, c.Revision)
 }
 
@@ -138,6 +141,9 @@ func describe(in Input, out Output) string {
 	default:
 		if out.Revision != 0 {
 			fmt.Fprintf(&b, "@%d", out.Revision)
+		}
+		if out.Created != 0 {
+			fmt.Fprintf(&b, " (since %d)", out.Created)
 		}
 		for i, slot := range in.Reads {
 			fmt.Fprintf(&b, " %d=%v", slot, out.Cells[i])

@@ -52,6 +52,7 @@ type Result struct {
 	Violations   []Violation
 	Exempt       []Violation // what the fault's exemption excuses
 	Took         time.Duration
+	Skipped      string // why the fault cannot be injected on this machine
 }
 
 func (r *Round) name() string {
@@ -74,6 +75,9 @@ func (r *Round) Run(ctx context.Context) (res Result, err error) {
 	}
 	if r.Longest == 0 {
 		r.Longest = time.Minute
+	}
+	if r.Fault.run != nil {
+		return r.Fault.run(ctx, r)
 	}
 	start := time.Now()
 	dir := "r" + strconv.FormatUint(r.Seed, 36)
@@ -123,7 +127,7 @@ func (r *Round) Run(ctx context.Context) (res Result, err error) {
 
 	working, stop := context.WithTimeout(ctx, r.Longest)
 	defer stop()
-	clients := run.work(working, &wg)
+	clients := run.work(working, &wg, func(i int) caller { return storeCaller{links[i].Store} })
 	reg := run.contend(working, &wg)
 	cycles, ferr := run.nemesis(working, stop)
 	stop()
@@ -189,11 +193,11 @@ func (r *running) abandon() {
 }
 
 // work starts the clients.
-func (r *running) work(ctx context.Context, wg *sync.WaitGroup) []*client {
+func (r *running) work(ctx context.Context, wg *sync.WaitGroup, of func(int) caller) []*client {
 	var clients []*client
 	every := time.Duration(r.Clients) * time.Second / pace
 	for i := range r.Clients {
-		c := newClient(i, r.Seed, storeCaller{r.links[i].Store}, r.h, r.dir)
+		c := newClient(i, r.Seed, of(i), r.h, r.dir)
 		c.list, c.hasty = r.caps.SnapshotList, r.hasty.Load
 		clients = append(clients, c)
 		wg.Go(func() {
@@ -233,7 +237,7 @@ func (r *running) contend(ctx context.Context, wg *sync.WaitGroup) *register {
 // nemesis injects the fault until the round has done enough, and leaves everything healed.
 func (r *running) nemesis(ctx context.Context, stop func()) (cycles int, err error) {
 	defer stop()
-	f := &field{rng: rand.New(rand.NewPCG(r.Seed, 1000)), t: r.Target, links: r.links[:r.Clients+1], round: r.Round, dir: []byte(r.dir)}
+	f := &field{rng: rand.New(rand.NewPCG(r.Seed, 1000)), t: r.Target, links: r.links[:min(r.Clients+1, len(r.links))], round: r.Round, dir: []byte(r.dir)}
 	pause := func(d time.Duration) {
 		select {
 		case <-ctx.Done():
@@ -272,7 +276,22 @@ func (r *running) nemesis(ctx context.Context, stop func()) (cycles int, err err
 func (r *running) finish(ctx context.Context) (map[string]Cell, error) {
 	defer r.watching.Wait()
 	defer r.unwatch()
-	last := newClient(r.Clients+1, r.Seed, storeCaller{r.links[r.Clients+1].Store}, r.h, r.dir)
+	final := r.read(ctx, newClient(r.Clients+1, r.Seed, storeCaller{r.links[r.Clients+1].Store}, r.h, r.dir))
+	if e, err := r.links[r.Clients+1].Get(ctx, r.dir+"/register"); err == nil {
+		final[e.Key] = cellOf(e)
+	}
+	for _, w := range r.watchers {
+		ctx, cancel := context.WithTimeout(ctx, time.Minute)
+		if err := w.finish(ctx); err != nil {
+			r.h.fail("%v", err)
+		}
+		cancel()
+	}
+	return final, nil
+}
+
+// read reads what is there at the end.
+func (r *running) read(ctx context.Context, last *client) map[string]Cell {
 	final := map[string]Cell{}
 	for _, fam := range []struct {
 		name string
@@ -285,28 +304,17 @@ func (r *running) finish(ctx context.Context) (map[string]Cell, error) {
 				if out.Status != done {
 					return errors.New(out.Reason)
 				}
-				delete(final, in.key(slot))
 				if out.Cells[0].Revision != 0 {
 					final[in.key(slot)] = out.Cells[0]
 				}
 				return nil
 			}); err != nil {
 				r.h.fail("the store does not come back: %v", err)
-				return final, nil
+				return final
 			}
 		}
 	}
-	if e, err := r.links[r.Clients+1].Get(ctx, r.dir+"/register"); err == nil {
-		final[e.Key] = cellOf(e)
-	}
-	for _, w := range r.watchers {
-		ctx, cancel := context.WithTimeout(ctx, time.Minute)
-		if err := w.finish(ctx); err != nil {
-			r.h.fail("%v", err)
-		}
-		cancel()
-	}
-	return final, nil
+	return final
 }
 
 // judge looks at everything that was recorded.

@@ -21,10 +21,12 @@ type Target struct {
 
 	server *testserver.Server // nil for the embedded stores
 	addrs  []string           // that clients are given
-	open   func(ctx context.Context, n *network) (*kv.Store, error)
-	usage  func(ctx context.Context) (map[string]int, error) // what lies at the server, in numbers
-	close  func() error
-	cap    backend.Capabilities
+	// open makes a client behind n, and returns what closes what the store does not.
+	open  func(ctx context.Context, n *network) (*kv.Store, func() error, error)
+	usage func(ctx context.Context) (map[string]int, error) // what lies at the server, in numbers
+	close func() error
+	// find makes the checker find what it must find when it is told to expect more than the store promises.
+	find func(ctx context.Context, p *Plan) (string, error)
 }
 
 // Close stops the servers and removes their data.
@@ -43,15 +45,20 @@ func (t *Target) Fault(name string) (Fault, bool) {
 // root is the native root of all rounds. On Redis Cluster it needs a hash tag.
 const root = "{prove}"
 
+// name is that of a target of so many nodes.
+func name(store string, nodes int) string {
+	if nodes > 1 {
+		return fmt.Sprintf("%s, %d nodes", store, nodes)
+	}
+	return store
+}
+
 // byURL opens clients as programs do: by URL, here with the proxies' addresses.
-func byURL(d backend.Driver, scheme string, params url.Values, pick func([]string) []string) func(context.Context, *network) (*kv.Store, error) {
-	return func(ctx context.Context, n *network) (*kv.Store, error) {
-		addrs := n.addrs()
-		if pick != nil {
-			addrs = pick(addrs)
-		}
-		raw := fmt.Sprintf("%s://%s/%s?%s", scheme, strings.Join(addrs, ","), url.PathEscape(root), params.Encode())
-		return kv.Drivers{d}.Open(ctx, raw)
+func byURL(d backend.Driver, scheme string, params url.Values) func(context.Context, *network) (*kv.Store, func() error, error) {
+	return func(ctx context.Context, n *network) (*kv.Store, func() error, error) {
+		raw := fmt.Sprintf("%s://%s/%s?%s", scheme, strings.Join(n.addrs(), ","), url.PathEscape(root), params.Encode())
+		s, err := kv.Drivers{d}.Open(ctx, raw)
+		return s, nothingToClose, err
 	}
 }
 
@@ -70,10 +77,10 @@ func start(ctx context.Context, name string, spec testserver.Spec) (*Target, err
 type link struct {
 	*kv.Store
 	net   *network
-	where int // of the client: some targets give each another server
+	close func() error
 }
 
-// connect opens a client.
+// connect opens a client. where is its number: some targets give each another server.
 func (t *Target) connect(ctx context.Context, where int) (*link, error) {
 	addrs := t.addrs
 	if len(addrs) > 0 && t.Store == string(testserver.Consul) {
@@ -83,12 +90,12 @@ func (t *Target) connect(ctx context.Context, where int) (*link, error) {
 	if err != nil {
 		return nil, err
 	}
-	s, err := t.open(ctx, n)
+	s, closing, err := t.open(ctx, n)
 	if err != nil {
 		return nil, errors.Join(err, n.close())
 	}
-	return &link{Store: s, net: n, where: where}, nil
+	return &link{Store: s, net: n, close: closing}, nil
 }
 
 // Close closes the client before its network.
-func (l *link) Close() error { return errors.Join(l.Store.Close(), l.net.close()) }
+func (l *link) Close() error { return errors.Join(l.Store.Close(), l.close(), l.net.close()) }

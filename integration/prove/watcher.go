@@ -150,10 +150,10 @@ func (w *watcher) take(ev backend.Event) bool {
 	}
 	w.events = append(w.events, ev)
 	if ev.Kind != backend.Deleted {
-		w.h.saw(string(ev.Value), ev.Revision)
+		w.h.saw(Cell{Value: string(ev.Value), Revision: ev.Revision, Created: ev.Created})
 	}
 	if ev.Prev != nil {
-		w.h.saw(string(ev.Prev.Value), ev.Prev.Revision)
+		w.h.saw(Cell{Value: string(ev.Prev.Value), Revision: ev.Prev.Revision, Created: ev.Prev.Created})
 	}
 	return true
 }
