@@ -34,6 +34,9 @@ func (l *lister) start(
 	if err := e.reapDue(ctx); err != nil {
 		return err
 	}
+	if err := e.awaitVisible(ctx, st); err != nil {
+		return err
+	}
 	*l = lister{e: e, st: st, scope: r, keysOnly: keysOnly, undo: newUndo(r, keysOnly), at: time.Now().UnixMilli()}
 	st.mu.Lock()
 	defer st.mu.Unlock()
@@ -47,6 +50,19 @@ func (l *lister) start(
 		return err
 	}
 	return nil
+}
+
+// awaitVisible waits until what a Get could see when it was called is published:
+// a list that a caller makes after a Get is not older than that.
+func (e *engine) awaitVisible(ctx context.Context, st *state) (err error) {
+	v, err := e.view(ctx)
+	if err != nil {
+		return err
+	}
+	defer v.release()
+	defer func() { err = classify(err) }()
+	defer rescue(&err)
+	return e.awaitPublished(ctx, st, v.buckets)
 }
 
 func (l *lister) close() { l.st.undos.remove(l.undo) }
