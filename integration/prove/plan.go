@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/polykv/kv/internal/testserver"
@@ -48,7 +49,8 @@ type Plan struct {
 	Round  int           // operations of one round; 0: 2,500
 	Soak   time.Duration // for each store; 0: none
 	Seed   uint64
-	Dir    string // for pictures of what is wrong
+	Until  time.Time // no round begins after it; zero: all are made
+	Dir    string    // for pictures of what is wrong
 	Log    func(format string, args ...any)
 }
 
@@ -62,7 +64,8 @@ type Tally struct {
 	Err    error  // of the rig
 }
 
-// Run does all of the plan. Only an error of ctx ends it early; what fails is in the tallies.
+// Run does all of the plan, the stores beside each other: most of the time they wait for servers that are being killed.
+// Only the end of ctx ends it early; what fails is in the tallies.
 func (p *Plan) Run(ctx context.Context) []Tally {
 	if p.Round == 0 {
 		p.Round = 2500
@@ -72,30 +75,58 @@ func (p *Plan) Run(ctx context.Context) []Tally {
 	for _, o := range all {
 		targets[o.Store]++
 	}
-	var out []Tally
-	done, began := 0, time.Now()
-	total := len(targets) * p.Ops
-	for _, o := range all {
-		if ctx.Err() != nil {
-			break
-		}
-		share := p.Ops / targets[o.Store]
-		t := p.target(ctx, o, share, func(ops int) string {
-			now := done + ops
-			if now == 0 {
-				return "?"
+	out := make([]Tally, len(all))
+	began := time.Now()
+	var wg sync.WaitGroup
+	for store, n := range targets {
+		wg.Go(func() {
+			done := 0
+			for i, o := range all {
+				if o.Store != store {
+					continue
+				}
+				share := p.Ops / n
+				out[i] = p.target(ctx, o, share, func(ops int) time.Duration {
+					now := max(done+ops, 1)
+					left := time.Duration(float64(time.Since(began)) / float64(now) * float64(p.Ops-now))
+					return max(left, 0).Round(time.Second)
+				})
+				done += out[i].Ops
 			}
-			left := time.Duration(float64(time.Since(began)) / float64(now) * float64(total-now))
-			return max(left, 0).Round(time.Second).String()
 		})
-		done += share
-		out = append(out, t)
+	}
+	wg.Wait()
+	// Alone: what is held by this process is counted.
+	soaked := map[string]bool{}
+	for i, o := range all {
+		if p.Soak > 0 && !soaked[o.Store] && ctx.Err() == nil {
+			soaked[o.Store] = true
+			p.soak(ctx, o, &out[i])
+		}
 	}
 	return out
 }
 
+// soak opens a target again for a soak.
+func (p *Plan) soak(ctx context.Context, o Opener, t *Tally) {
+	target, err := o.Open(ctx)
+	if err != nil {
+		return // as before, and told
+	}
+	defer func() { t.Err = errors.Join(t.Err, target.Close()) }()
+	s, err := Soak(ctx, target, p.Soak)
+	if err != nil {
+		t.Violations = append(t.Violations, Violation{What: fmt.Sprintf("soak: %v", err)})
+	}
+	t.Soak = s.String()
+	p.Log("%-20s soak of %v: %s (%v)", o.Name, p.Soak, t.Soak, err)
+}
+
+// over reports whether the time for new rounds has passed.
+func (p *Plan) over() bool { return !p.Until.IsZero() && time.Now().After(p.Until) }
+
 // target makes the rounds of one target, each fault in turn, until share operations were made and each fault was there.
-func (p *Plan) target(ctx context.Context, o Opener, share int, left func(int) string) (t Tally) {
+func (p *Plan) target(ctx context.Context, o Opener, share int, left func(int) time.Duration) (t Tally) {
 	t.Target, t.Store = o.Name, o.Store
 	target, err := o.Open(ctx)
 	if err != nil {
@@ -107,12 +138,12 @@ func (p *Plan) target(ctx context.Context, o Opener, share int, left func(int) s
 	t.Version = target.Version
 	rng := rand.New(rand.NewPCG(p.Seed, uint64(len(o.Name))))
 	t.Faults = map[string]int{}
-	for i := 0; ctx.Err() == nil && (t.Ops < share || i < len(target.Faults)); i++ {
+	for i := 0; ctx.Err() == nil && !p.over() && (t.Ops < share || i < len(target.Faults)); i++ {
 		f := target.Faults[i%len(target.Faults)]
 		r := &Round{Target: target, Fault: f, Seed: rng.Uint64() >> 24, Ops: p.Round, Cycles: 2, Longest: 90 * time.Second, Dir: p.Dir}
 		res, err := r.Run(ctx)
 		t.add(res)
-		p.Log("%-20s %-24s seed %-12d %5d operations, %7d of %d, %s left: %s", o.Name, f.Name, r.Seed, res.Ops, t.Ops, share, left(t.Ops), verdict(res, err))
+		p.Log("%-20s %-24s seed %-12d %5d operations, %6d of %d, %v left for the store: %s", o.Name, f.Name, r.Seed, res.Ops, t.Ops, share, left(t.Ops), verdict(res, err))
 		if res.Skipped != "" && i < len(target.Faults) {
 			t.Err = errors.Join(t.Err, fmt.Errorf("%s: %w: %s", f.Name, testserver.ErrUnavailable, res.Skipped))
 		}
@@ -130,14 +161,6 @@ func (p *Plan) target(ctx context.Context, o Opener, share int, left func(int) s
 		}
 		t.Found = found
 		p.Log("%-20s %s (%v)", o.Name, found, err)
-	}
-	if p.Soak > 0 && ctx.Err() == nil {
-		s, err := Soak(ctx, target, p.Soak, p.Log)
-		if err != nil {
-			t.Violations = append(t.Violations, Violation{What: fmt.Sprintf("soak: %v", err)})
-		}
-		t.Soak = s.String()
-		p.Log("%-20s soak of %v: %s (%v)", o.Name, p.Soak, t.Soak, err)
 	}
 	return t
 }

@@ -49,7 +49,7 @@ func slack(name string, first int) int {
 
 // Soak lets long-lived clients do everything that leaves something behind somewhere, again and again, and compares what
 // is held after each cycle with what was held after the first ones.
-func Soak(ctx context.Context, t *Target, d time.Duration, log func(string, ...any)) (res SoakResult, err error) {
+func Soak(ctx context.Context, t *Target, d time.Duration) (res SoakResult, err error) {
 	var links []*link
 	defer func() {
 		for _, l := range links {

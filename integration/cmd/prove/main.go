@@ -28,6 +28,7 @@ func main() {
 	soak := flag.Duration("soak", 10*time.Minute, "how long each target is used while what is held is measured; 0: not at all")
 	seed := flag.Uint64("seed", uint64(time.Now().UnixNano())>>20, "what the faults are chosen by")
 	pictures := flag.String("pictures", "proof", "the `directory` for pictures of histories that are wrong")
+	during := flag.Duration("time", 0, "begin no round after so long; 0: as long as it takes")
 	report := flag.String("report", "", "the `file` to write the page to")
 	flag.Parse()
 
@@ -37,6 +38,9 @@ func main() {
 	p := &prove.Plan{Ops: *ops, Soak: *soak, Seed: *seed, Dir: *pictures, Log: func(format string, args ...any) {
 		fmt.Printf("%8s  %s\n", time.Since(began).Round(time.Second), fmt.Sprintf(format, args...))
 	}}
+	if *during > 0 {
+		p.Until = began.Add(*during)
+	}
 	if *stores != "" {
 		p.Stores = strings.Split(*stores, ",")
 	}
