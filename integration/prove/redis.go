@@ -52,6 +52,7 @@ func RedisSentinel(ctx context.Context) (*Target, error) {
 		}
 		return a.usage(ctx, t.server.NodeAddr(node[0]))
 	}
+	t.find = a.findLostWrite
 	t.Faults = append(embeddedFaults(), networkFaults()...)
 	t.Faults = append(t.Faults,
 		pause("pause a replica", pauseOfServer, a.replica),
@@ -85,6 +86,7 @@ func RedisCluster(ctx context.Context) (*Target, error) {
 		}
 		return a.usage(ctx, t.server.NodeAddr(node[0]))
 	}
+	t.find = a.findLostWrite
 	t.Faults = append(embeddedFaults(), networkFaults()...)
 	t.Faults = append(t.Faults,
 		pause("pause a replica", pauseOfServer, a.replica),

@@ -36,6 +36,7 @@ func ZooKeeper(ctx context.Context, nodes int) (*Target, error) {
 	t.Faults = append(embeddedFaults(), networkFaults()...)
 	t.Faults = append(t.Faults, kill("kill", anyNode(nodes)), pause("pause", pauseOfServer, anyNode(nodes)), expiry())
 	if nodes > 1 {
+		t.find = func(ctx context.Context, p *Plan) (string, error) { return a.findStaleRead(ctx, t, p) }
 		paused := pause("pause the leader", pauseOfLeader, a.leader)
 		paused.Exempt = exemptReads // it may answer a sync before it learns that it leads no more
 		t.Faults = append(t.Faults, kill("kill the leader", a.leader), paused)

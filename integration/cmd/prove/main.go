@@ -16,8 +16,14 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/redis/go-redis/v9"
+
 	"github.com/polykv/kv/integration/prove"
 )
+
+type quiet struct{}
+
+func (quiet) Printf(context.Context, string, ...any) {}
 
 func main() {
 	if prove.IsChild() {
@@ -32,6 +38,7 @@ func main() {
 	report := flag.String("report", "", "the `file` to write the page to")
 	flag.Parse()
 
+	redis.SetLogger(quiet{}) // each refused connection is a line, and faults are many
 	ctx, cancel := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer cancel()
 	began := time.Now()
