@@ -92,7 +92,8 @@ func (a *redisAdmin) findLostWrite(ctx context.Context, p *Plan) (_ string, err 
 	if err := eventually(ctx, time.Minute, func(ctx context.Context) error {
 		return must(c.make(ctx, s.get(false), 3*time.Second))
 	}); err != nil {
-		return "", err
+		now, _, at := a.roles(context.WithoutCancel(ctx))
+		return "", fmt.Errorf("after the kill of node %d; now node %d is the primary (%w): %w", primary, now, at, err)
 	}
 	if err := errors.Join(srv.Restart(ctx, primary), a.settle(ctx)); err != nil {
 		return "", err
