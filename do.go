@@ -11,8 +11,9 @@ import (
 
 // Call is what an interceptor learns of an operation.
 type Call struct {
-	Op  Op
-	Key string // full: with the store's prefix, relative to the driver's root
+	Op    Op
+	Key   string // full: with the store's prefix, relative to the driver's root
+	Store string // Capabilities.Name
 }
 
 // Interceptor runs around every operation, the requests of locks and the
@@ -24,7 +25,7 @@ type Interceptor func(ctx context.Context, c Call, next func(context.Context) er
 // do runs f as operation op.
 func (c *core) do(ctx context.Context, op Op, key string, f func(context.Context) error) error {
 	if c.intercept != nil {
-		return c.fail(op, key, c.intercept(ctx, Call{op, key}, f))
+		return c.fail(op, key, c.intercept(ctx, Call{op, key, c.name}, f))
 	}
 	return c.fail(op, key, f(ctx))
 }
@@ -34,7 +35,7 @@ func (c *core) do(ctx context.Context, op Op, key string, f func(context.Context
 // result on the heap at every call.
 func intercepted[R any](c *core, ctx context.Context, op Op, key string, f func(context.Context) (R, error)) (R, error) {
 	var r R
-	err := c.intercept(ctx, Call{op, key}, func(ctx context.Context) (err error) {
+	err := c.intercept(ctx, Call{op, key, c.name}, func(ctx context.Context) (err error) {
 		r, err = f(ctx)
 		return err
 	})

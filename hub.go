@@ -160,7 +160,8 @@ func (h *hub) pump() {
 			h.dispatch(ev)
 			continue
 		}
-		if errors.Is(err, ErrHistoryLost) && h.ctx.Err() == nil && h.repair() {
+		// A store that is not Lossless lists again by itself (package backend).
+		if h.lossless && errors.Is(err, ErrHistoryLost) && h.ctx.Err() == nil && h.repair() {
 			continue
 		}
 		if h.ctx.Err() != nil {

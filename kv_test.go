@@ -275,6 +275,7 @@ func TestGetMany(t *testing.T) {
 				}
 			}
 			badValue(t, got[2].Err, "bad", bad.Revision)
+			matches(t, "of one key of many", got[2].Err) // as every other error
 			if !got[2].Found || got[2].Revision != bad.Revision {
 				t.Errorf("undecodable: %+v", got[2])
 			}

@@ -3,15 +3,18 @@ package kv
 import (
 	"context"
 	"errors"
+	"maps"
 	"slices"
 
 	"github.com/polykv/kv/backend"
 )
 
-// dirtyKey is what a lagging reader knew of a key before it changed.
+// dirtyKey is what a lagging reader knows of a key that has changed since.
 type dirtyKey struct {
 	existed bool
-	created Revision // the incarnation that it knew; 0: not known
+	rev     Revision // the revision that it knows; notCurrent: not known, but another than the present one
+	created Revision // the incarnation that it knows; 0: not known
+	there   bool     // what the hub has handed on last: the key is there
 }
 
 // notCurrent is the incarnation of a key that is known to have gone.
@@ -20,13 +23,16 @@ const notCurrent = ^Revision(0)
 // overflow runs when the queue is over its bound. h.mu is held.
 //
 // A store that may merge events has them merged: the queue is then bounded by
-// the data itself. On a Lossless store the newer half goes, and the store's
-// history is the buffer: replay continues from the last event that was kept.
-// For a watch FromSnapshot the names of what changed are kept, in case the
-// history does not reach back when the reader comes.
+// the data itself, and by what startOver does. On a Lossless store the newer
+// half goes, and the store's history is the buffer: replay continues from the
+// last event that was kept. For a watch FromSnapshot the names of what changed
+// are kept, in case the history does not reach back when the reader comes.
 func (s *subscription) overflow() {
 	if !s.h.lossless {
 		s.queue.startMerging()
+		if s.queue.voidBytes > s.c.watchBuffer {
+			s.startOver()
+		}
 		return
 	}
 	dropped := s.queue.truncate()
@@ -37,7 +43,7 @@ func (s *subscription) overflow() {
 	}
 	s.lagging = true
 	if s.snapshot {
-		s.dirty = map[string]dirtyKey{}
+		s.dirty = dirtyKeys{}
 	}
 	gap := false
 	for _, q := range dropped {
@@ -62,20 +68,74 @@ func (s *subscription) keepUp() {
 // note remembers what the reader knew of a key whose event it does not get
 // from the queue. h.mu is held.
 func (s *subscription) note(q queued) {
-	if s.dirty == nil || q.Entry.Key == "" {
+	key := q.Entry.Key
+	if s.dirty == nil || key == "" {
 		return
 	}
-	if _, ok := s.dirty[q.Entry.Key]; ok {
+	d, known := s.dirty[key]
+	if !known {
+		d.existed, d.rev = q.Kind != Created, notCurrent
+		switch q.Kind {
+		case Updated:
+			d.created = q.Entry.Created
+		case Deleted:
+			d.created = notCurrent
+		}
+	}
+	d.there = q.Kind != Deleted
+	if !d.there && !d.existed && s.settled {
+		// It came and went, and a reader who knows what the stream has told
+		// knows nothing of it. One that lists, or mends, may have read it.
+		delete(s.dirty, key)
 		return
 	}
-	d := dirtyKey{existed: q.Kind != Created}
-	switch q.Kind {
-	case Updated:
-		d.created = q.Entry.Created
-	case Deleted:
-		d.created = notCurrent
+	s.dirty[key] = d
+	if !s.settled && !s.gap && len(s.dirty)*eventBytes > s.c.watchBuffer {
+		s.widen()
 	}
-	s.dirty[q.Entry.Key] = d
+}
+
+// noteTold remembers that the reader was told ev by a replay. h.mu is held.
+func (s *subscription) noteTold(ev backend.Event) {
+	if s.dirty == nil || s.view != nil && s.view.all {
+		return // the view has it
+	}
+	d, known := s.dirty[ev.Entry.Key]
+	d.existed, d.rev, d.created = ev.Kind != Deleted, ev.Revision, ev.Entry.Created
+	passed := s.h.placed && ev.Revision < s.h.last // the hub has handed ev on
+	if !known {
+		// Where the hub was before, the key has gone since.
+		d.there = d.existed && !passed
+	}
+	if !d.existed && !d.there && passed {
+		delete(s.dirty, ev.Entry.Key)
+		return
+	}
+	s.dirty[ev.Entry.Key] = d
+}
+
+// widen gives up the names of what changed, because they are too many: the
+// reader compares all that it knows, should it have to. h.mu is held.
+func (s *subscription) widen() {
+	s.gap = true
+	if s.base = maps.Clone(s.h.table); s.base == nil {
+		s.base = map[string]version{} // its view has all, then
+	}
+	s.dirty.undo(s.base)
+	s.dirty = dirtyKeys{}
+}
+
+// dirtyKeys are those that a lagging reader does not know as they are.
+type dirtyKeys map[string]dirtyKey
+
+// undo makes of what is known of all keys what the reader knows of them.
+func (dirty dirtyKeys) undo(known map[string]version) {
+	for key, d := range dirty {
+		delete(known, key)
+		if d.existed {
+			known[key] = version{d.rev, d.created}
+		}
+	}
 }
 
 // startReplay opens an upstream from the resume point.
@@ -135,8 +195,8 @@ func (s *subscription) fromReplay(ctx context.Context) (backend.Event, bool, err
 		s.resumeAt = ev.Token
 	}
 	stale := s.stale(ev) || s.view != nil && ev.Entry.Key != "" && !s.view.accept(ev)
-	if s.dirty != nil && ev.Entry.Key != "" && !stale {
-		s.dirty[ev.Entry.Key] = dirtyKey{existed: ev.Kind != Deleted, created: ev.Entry.Created}
+	if ev.Entry.Key != "" && !stale {
+		s.noteTold(ev)
 	}
 	// Only Progress says that a revision is complete: the events of one
 	// transaction share theirs.
@@ -145,6 +205,8 @@ func (s *subscription) fromReplay(ctx context.Context) (backend.Event, bool, err
 		// The replay has told what the hub may have missed, too.
 		s.keepUp()
 		s.from, s.gap, s.base = ev.Revision, false, nil
+		// If the end of a repair was among what was dropped, it is here.
+		s.ready = append(s.ready, backend.Event{Kind: Synced, Entry: backend.Entry{Revision: ev.Revision}, Token: ev.Token})
 	}
 	s.h.mu.Unlock()
 	if caught {
@@ -201,7 +263,7 @@ func (s *subscription) lost() error {
 // mending reads the keys that changed while history was lost.
 type mending struct {
 	keys  []string // those that are still to read
-	dirty map[string]dirtyKey
+	dirty dirtyKeys
 }
 
 // mendPage is how many keys one request reads.
@@ -218,10 +280,9 @@ func (s *subscription) mendSome(ctx context.Context) error {
 		}
 		for i, e := range es {
 			d := m.dirty[page[i]]
-			// The reader's revision is not known, only that it is another.
-			is := version{created: d.created}
+			var is version
 			if d.existed {
-				is.rev = notCurrent
+				is = version{d.rev, d.created}
 			}
 			// What an earlier mending told, or the snapshot, is newer than
 			// the event that was dropped first.

@@ -7,8 +7,12 @@ import "github.com/polykv/kv/backend"
 type queue struct {
 	events []queued
 	head   int // of events: what is before it was popped
+	away   int // how many of the others were merged away
 	bytes  int
-	index  map[string]int // the last event of each key in events, while merging
+	index  map[string]int // where the event of each name is in events, while merging
+	// keepVoid keeps what came and went: see queued.void.
+	keepVoid  bool
+	voidBytes int
 }
 
 // queued is an event, perhaps one that answers a Sync.
@@ -19,8 +23,11 @@ type queued struct {
 	recreated bool
 	// void says that the key came and went in between. A reader who follows
 	// the stream needs nothing of it, one who listed the key meanwhile needs
-	// the delete. Only merging makes it.
+	// the delete. Only merging makes it, with keepVoid; without, nothing is
+	// kept of the key.
 	void bool
+	// away says that there is nothing here any more.
+	away bool
 	// relist has the reader list again and work out what changed.
 	relist bool
 	mark   uint64 // of a Progress event: which Sync it answers; 0: none of this subscription's
@@ -37,73 +44,108 @@ func (q queued) size() int {
 	return n
 }
 
-func (q *queue) len() int { return len(q.events) - q.head }
+func (q *queue) len() int { return len(q.events) - q.head - q.away }
+
+// all yields what waits, oldest first.
+func (q *queue) all(yield func(queued) bool) {
+	for _, e := range q.events[q.head:] {
+		if !e.away && !yield(e) {
+			return
+		}
+	}
+}
+
+// name is what events are merged by: the key, or what no key can be.
+func (q queued) name() string {
+	switch {
+	case q.Entry.Key != "" || q.mark != 0:
+		return q.Entry.Key
+	case q.Kind == Synced:
+		return "\x00synced"
+	case q.Kind == Progress:
+		return "\x00progress"
+	}
+	return ""
+}
 
 func (q *queue) push(e queued) {
 	q.compact()
-	if q.index != nil && e.Entry.Key != "" {
-		if i, ok := q.index[e.Entry.Key]; ok && i >= q.head {
+	if q.index != nil {
+		if e.Kind == Resynced {
+			// One that begins before the end of the last was read continues it.
+			if i, ok := q.index["\x00synced"]; ok {
+				q.drop(i)
+				return
+			}
+		}
+		name := e.name()
+		if i, ok := q.index[name]; ok && e.Entry.Key != "" {
 			q.merge(i, e)
 			return
+		} else if ok {
+			q.drop(i)
 		}
-		q.index[e.Entry.Key] = len(q.events)
+		if name != "" {
+			q.index[name] = len(q.events)
+		}
 	}
-	q.bytes += e.size()
+	q.count(e, 1)
 	q.events = append(q.events, e)
 }
 
-// compact lets go of what was popped, for a reader who is never quite through.
+// count adds what e costs, or takes it off.
+func (q *queue) count(e queued, sign int) {
+	q.bytes += sign * e.size()
+	if e.void {
+		q.voidBytes += sign * e.size()
+	}
+}
+
+// compact lets go of what was popped, for a reader who is never quite through,
+// and of what was merged away.
 func (q *queue) compact() {
-	if q.head < 64 || q.head <= len(q.events)/2 {
+	if gone := q.head + q.away; gone < 64 || gone <= len(q.events)/2 {
 		return
 	}
-	n := copy(q.events, q.events[q.head:])
-	clear(q.events[n:])
-	q.events = q.events[:n]
-	for key, i := range q.index {
-		if i < q.head {
-			delete(q.index, key)
-		} else {
-			q.index[key] = i - q.head
+	kept := q.events[:0]
+	for e := range q.all {
+		if name := e.name(); q.index != nil && name != "" {
+			q.index[name] = len(kept)
 		}
+		kept = append(kept, e)
 	}
-	q.head = 0
+	clear(q.events[len(kept):])
+	q.events, q.head, q.away = kept, 0, 0
 }
 
 // pop returns the oldest event.
 func (q *queue) pop() (queued, bool) {
-	if q.head < len(q.events) {
+	for q.head < len(q.events) {
 		e := q.events[q.head]
+		if e.recreated {
+			// Deliver the delete now, and leave the rest for the next pop.
+			q.events[q.head].recreated = false
+			return queued{Event: backend.Event{Kind: Deleted, Entry: backend.Entry{Key: e.Entry.Key}}}, true
+		}
 		q.events[q.head] = queued{}
 		q.head++
-		q.bytes -= e.size()
+		if e.away {
+			q.away--
+		} else {
+			q.count(e, -1)
+			delete(q.index, e.name())
+		}
 		if q.head == len(q.events) {
-			*q = queue{events: q.events[:0]}
+			*q = queue{events: q.events[:0], keepVoid: q.keepVoid}
 			if cap(q.events) > 1024 {
 				q.events = nil
 			}
 		}
-		if e.recreated {
-			// Deliver the delete now, and leave the rest for the next pop.
-			gone := queued{Event: backend.Event{Kind: Deleted, Entry: backend.Entry{Key: e.Entry.Key}}}
-			e.recreated = false
-			q.unpop(e)
-			return gone, true
+		if !e.away {
+			return e, true
 		}
-		return e, true
 	}
 	return queued{}, false
-}
-
-// unpop puts e back in front.
-func (q *queue) unpop(e queued) {
-	q.bytes += e.size()
-	if q.head == 0 { // e was the last one
-		q.events = append(q.events, e)
-		return
-	}
-	q.head--
-	q.events[q.head] = e
 }
 
 // startMerging folds the queue to one event for each key, and keeps it so
@@ -113,7 +155,7 @@ func (q *queue) startMerging() {
 		return
 	}
 	old := q.events[q.head:]
-	*q = queue{index: map[string]int{}}
+	*q = queue{index: map[string]int{}, keepVoid: q.keepVoid}
 	for _, e := range old {
 		q.push(e)
 	}
@@ -123,11 +165,14 @@ func (q *queue) startMerging() {
 // takes a reader from the state before i to the state after e.
 func (q *queue) merge(i int, e queued) {
 	was := q.events[i]
-	q.bytes -= was.size()
 	prev := was.Prev
 	switch {
-	case was.Kind == Created && e.Kind == Deleted:
-		e.void = !was.recreated
+	case was.Kind == Created && e.Kind == Deleted && !was.recreated:
+		if !q.keepVoid {
+			q.drop(i)
+			return
+		}
+		e.void = true
 	case was.Kind == Created && e.Kind == Updated:
 		e.Kind, e.recreated = Created, was.recreated
 	case was.Kind == Deleted && e.Kind == Created:
@@ -137,8 +182,18 @@ func (q *queue) merge(i int, e queued) {
 		prev = nil
 	}
 	e.Prev = prev
+	q.count(was, -1)
 	q.events[i] = e
-	q.bytes += e.size()
+	q.count(e, 1)
+}
+
+// drop takes the event at i away.
+func (q *queue) drop(i int) {
+	e := q.events[i]
+	q.count(e, -1)
+	delete(q.index, e.name())
+	q.events[i] = queued{away: true}
+	q.away++
 }
 
 // truncate drops the newer half of the queue and returns it, cut between two

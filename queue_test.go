@@ -38,3 +38,51 @@ func TestQueueBehind(t *testing.T) {
 		})
 	}
 }
+
+// TestQueueChurn: what comes and goes leaves nothing behind while merging, nor
+// do the markers of outages; and a key that came and went is kept for whom
+// keepVoid says so.
+func TestQueueChurn(t *testing.T) {
+	event := func(kind Kind, key string, rev int) queued {
+		return queued{Event: backend.Event{Kind: kind, Entry: backend.Entry{Key: key, Revision: Revision(rev)}}}
+	}
+	for _, keepVoid := range []bool{false, true} {
+		q := queue{keepVoid: keepVoid}
+		q.push(event(Updated, "first", 1))
+		q.startMerging()
+		for i := range 10_000 {
+			key := fmt.Sprint(i % 5000)
+			q.push(event(Created, key, i))
+			q.push(event(Resynced, "", 0))
+			q.push(event(Updated, key, i))
+			q.push(event(Deleted, key, 0))
+			q.push(event(Synced, "", 0))
+			q.push(event(Progress, "", 0))
+		}
+		q.push(event(Updated, "last", 1))
+		want := []string{"updated first", "resynced ", "synced ", "progress ", "updated last"}
+		if !keepVoid {
+			if q.len() != len(want) || len(q.events) > 1024 || len(q.index) != 4 || q.voidBytes != 0 {
+				t.Errorf("%d wait in %d places, with %d names", q.len(), len(q.events), len(q.index))
+			}
+		}
+		var got []string
+		void := 0
+		for e, ok := q.pop(); ok; e, ok = q.pop() {
+			if e.void {
+				void++
+				continue
+			}
+			got = append(got, e.Kind.String()+" "+e.Entry.Key)
+		}
+		if fmt.Sprint(got) != fmt.Sprint(want) {
+			t.Errorf("keepVoid %v: got %q, want %q", keepVoid, got, want)
+		}
+		if keepVoid && void != 5000 {
+			t.Errorf("%d keys that came and went were kept", void)
+		}
+		if q.bytes != 0 || q.voidBytes != 0 || q.len() != 0 || q.away != 0 {
+			t.Errorf("an empty queue counts %d bytes, %d of them void, %d events", q.bytes, q.voidBytes, q.len())
+		}
+	}
+}

@@ -84,7 +84,7 @@ func (r reader[T]) lookups(ks []string, es []backend.Entry) []Lookup[T] {
 			out[i].Key, _ = keys.Canonical(ks[i])
 			continue
 		}
-		entry, err := r.entry(e, true)
+		entry, err := r.got(OpGetMany, e)
 		out[i] = Lookup[T]{Entry: entry, Found: true, Err: err}
 	}
 	return out
@@ -109,7 +109,12 @@ func (r reader[T]) list(ctx context.Context, prefix string, opts []ListOption) i
 		}
 		c := s.core
 		stopped := false
-		run := func(ctx context.Context) error {
+		raw, isRaw := any(yield).(func(Entry[[]byte], error) bool)
+		run := func(ctx context.Context) (err error) {
+			if isRaw && r.c == nil {
+				stopped, err = s.yieldRaw(c.b.List(ctx, full, o), raw)
+				return err
+			}
 			for e, err := range c.b.List(ctx, full, o) {
 				if err != nil {
 					return err
@@ -126,6 +131,23 @@ func (r reader[T]) list(ctx context.Context, prefix string, opts []ListOption) i
 			yield(Entry[T]{}, err)
 		}
 	}
+}
+
+// yieldRaw yields what a Store lists: the driver's entries, which are laid out
+// as its own, so that to convert them costs next to nothing.
+func (s *Store) yieldRaw(
+	entries iter.Seq2[backend.Entry, error], yield func(Entry[[]byte], error) bool,
+) (stopped bool, err error) {
+	for e, err := range entries {
+		if err != nil {
+			return false, err
+		}
+		e.Key = s.relative(e.Key)
+		if !yield(Entry[[]byte](e), nil) {
+			return true, nil
+		}
+	}
+	return false, nil
 }
 
 func (s *Store) listArgs(prefix string, opts []ListOption) (string, backend.ListOptions, error) {

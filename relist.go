@@ -9,7 +9,7 @@ import (
 
 // relisting compares what a reader knows with what is there, key by key. It
 // serves a watch FromSnapshot that met a loss of history before the hub had a
-// table of what its readers know.
+// table of what its readers know, and one whose queue was given up.
 type relisting struct {
 	before map[string]version // what the reader knew, less what was met
 	after  string
@@ -31,16 +31,11 @@ func (r *relisting) stop() {
 // all keys, in what the hub's readers knew, with the keys that the reader did
 // not hear of any more (dirty) and those that it was told of since. h.mu is
 // held.
-func (s *subscription) relist(dirty map[string]dirtyKey) {
+func (s *subscription) relist(dirty dirtyKeys) {
 	before := s.view.m
 	if !s.view.all {
 		before = s.base
-		for key, d := range dirty {
-			delete(before, key)
-			if d.existed {
-				before[key] = version{notCurrent, d.created}
-			}
-		}
+		dirty.undo(before)
 		for key, is := range s.view.m {
 			before[key] = is
 			if is.rev == 0 {
@@ -89,9 +84,44 @@ func (s *subscription) relistSome(ctx context.Context) error {
 	}
 	s.ready = append(s.ready, backend.Event{Kind: Synced})
 	s.h.mu.Lock()
-	s.from = max(s.from, r.at)
-	s.settleLater()
-	s.h.mu.Unlock()
+	defer s.h.mu.Unlock()
+	if s.h.lossless {
+		s.from = max(s.from, r.at)
+		s.settleLater()
+	} else {
+		s.collectLater()
+	}
 	s.again = nil
 	return nil
+}
+
+// startOver gives up a queue that keeps more than it may of keys that came and
+// went while the reader, who does not come, was listing: nobody knows which of
+// them his list will show. He lists again when he comes; what happens until
+// then needs no keeping. h.mu is held.
+func (s *subscription) startOver() {
+	for q := range s.queue.all {
+		switch {
+		case q.mark == 0:
+		case s.taken[q.mark]:
+			s.held = append(s.held, q)
+		default:
+			s.come(q.mark)
+		}
+	}
+	s.queue, s.collect, s.over = queue{}, 0, true
+}
+
+// listAgain does what startOver has put off: from here on the hub queues again,
+// and the list comes later. h.mu is held.
+func (s *subscription) listAgain() {
+	s.over, s.collect, s.touched = false, 0, nil
+	s.queue.keepVoid = true
+	for _, q := range s.held {
+		s.queue.push(q)
+	}
+	s.held = nil
+	s.again = &relisting{before: s.view.m}
+	s.view = newView(true)
+	s.ready = append(s.ready, backend.Event{Kind: Resynced})
 }

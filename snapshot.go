@@ -73,13 +73,17 @@ func (s *subscription) listed(l *snapshotList) backend.Event {
 		s.settleLater()
 		synced.Revision, synced.Token = s.from, s.position.Token
 	} else {
-		// Without revisions to compare, what the hub hands on from here to
-		// the mark is held against the snapshot.
-		s.touched = &lastEvents{}
-		s.collect, _ = s.newMark()
-		s.h.sync(mark{s, s.collect})
+		s.collectLater()
 	}
 	return synced
+}
+
+// collectLater has what the hub hands on from here to a mark held against what
+// was listed, where there are no revisions to compare. h.mu is held.
+func (s *subscription) collectLater() {
+	s.touched = &lastEvents{}
+	s.collect, _ = s.newMark()
+	s.h.sync(mark{s, s.collect})
 }
 
 // scan lists what a hub covers, the single key of WatchKey too.
@@ -152,6 +156,9 @@ func (s *subscription) filter(q queued) (backend.Event, bool, error) {
 	if q.mark != 0 {
 		s.h.mu.Lock()
 		collected := q.mark == s.collect
+		if collected {
+			s.collect, s.queue.keepVoid = 0, false
+		}
 		s.come(q.mark)
 		if q.mark == s.settleAt {
 			s.settle()
@@ -195,9 +202,6 @@ func (s *subscription) reconcile() {
 		s.ready = appendDifference(s.ready, s.touched.m[key], s.view.m[key])
 	}
 	s.touched, s.view = nil, nil
-	s.h.mu.Lock()
-	s.collect = 0
-	s.h.mu.Unlock()
 }
 
 // lastEvents is the last event of each key, in the order of the first.
@@ -261,7 +265,7 @@ func (s *subscription) settle() {
 	}
 	if s.view.all && s.h.table == nil {
 		s.h.table = s.view.m
-		for _, q := range s.queue.events[s.queue.head:] {
+		for q := range s.queue.all {
 			s.h.record(q.Event)
 		}
 	}

@@ -44,13 +44,14 @@ type subscription struct {
 	position backend.Event            // the Progress that ended opening
 	lagging  bool                     // the hub does not queue: replay from resumeAt
 	resumeAt Token
-	dirty    map[string]dirtyKey // what changed while lagging; nil if nobody asks
-	settled  bool                // the reader knows just what the hub's table knows
-	settleAt uint64              // the mark from which on it will
-	gap      bool                // the hub missed events, and could not repair for this one: list again
-	apart    bool                // that repair is under way
-	base     map[string]version  // what the hub's readers knew before the gap
-	ended    error               // comes after what is queued
+	dirty    dirtyKeys          // what changed while lagging; nil if nobody asks
+	settled  bool               // the reader knows just what the hub's table knows
+	settleAt uint64             // the mark from which on it will
+	gap      bool               // the hub missed events, and could not repair for this one: list again
+	apart    bool               // that repair is under way
+	base     map[string]version // what the hub's readers knew before the gap
+	over     bool               // the queue was given up, and takes nothing: list again
+	ended    error              // comes after what is queued
 
 	// For next alone, and for finish.
 	nextMu  sync.Mutex
@@ -62,6 +63,8 @@ type subscription struct {
 	touched *lastEvents // before the mark collect
 	replay  backend.Watch
 	backoff backoff.Backoff
+	begun   bool  // the first Synced was delivered, or none is to come
+	resync  bool  // Resynced was delivered, and its Synced is to come
 	err     error // final
 }
 
@@ -73,6 +76,7 @@ func (c *core) subscribe(ctx, opening context.Context, full string, o watchOptio
 		key:      hubKey{name: full, key: o.Key, prev: o.Prev},
 		snapshot: o.Snapshot,
 		progress: o.progress,
+		begun:    !o.Snapshot,
 		opened:   ctx,
 		finished: make(chan struct{}),
 		signal:   make(chan struct{}, 1),
@@ -221,12 +225,13 @@ func (s *subscription) push(q queued) {
 			if s.h.lossless {
 				s.from = q.Revision
 			}
+			s.queue.keepVoid = s.snapshot && !s.h.lossless // until what is listed has been compared
 		}
 		s.position = q.Event
 		switch {
-		case s.taken[q.mark] && s.lagging:
+		case s.taken[q.mark] && (s.lagging || s.over):
 			s.held = append(s.held, q)
-		case s.taken[q.mark] || s.collect == q.mark:
+		case s.taken[q.mark] || s.collect == q.mark && !s.over:
 			s.queue.push(q)
 			s.wake()
 		default:
@@ -235,7 +240,7 @@ func (s *subscription) push(q queued) {
 		return
 	}
 	switch {
-	case s.opening != 0, s.ended != nil:
+	case s.opening != 0, s.ended != nil, s.over:
 		return
 	case s.stale(q.Event):
 		return
@@ -289,11 +294,29 @@ func (s *subscription) next(ctx context.Context) (backend.Event, error) {
 			s.backoff.Wait(ctx)
 		case err != nil:
 			s.err = err
-		case ok:
+		case ok && s.tells(ev):
 			s.backoff.Reset()
 			return ev, nil
 		}
 	}
+}
+
+// tells reports whether ev is to be delivered. What a reader gets of a resync is
+// one Resynced and one Synced, the last of all that were under way.
+func (s *subscription) tells(ev backend.Event) bool {
+	switch ev.Kind {
+	case Resynced:
+		if s.resync {
+			return false
+		}
+		s.resync = true
+	case Synced:
+		if s.begun && !s.resync {
+			return false
+		}
+		s.begun, s.resync = true, false
+	}
+	return true
 }
 
 // step takes from the first source that has something, or waits. It may
@@ -312,6 +335,11 @@ func (s *subscription) step(ctx context.Context) (ev backend.Event, ok bool, err
 		return ev, false, s.relistSome(ctx)
 	}
 	s.h.mu.Lock()
+	if s.over {
+		s.listAgain()
+		s.h.mu.Unlock()
+		return ev, false, nil
+	}
 	q, ok := s.queue.pop()
 	lagging, hubErr, ended := s.lagging, s.h.err, s.ended
 	repairing := s.h.repairing && hubErr == nil

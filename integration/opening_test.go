@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/url"
 	"path/filepath"
+	"sync"
 	"testing"
 	"time"
 
@@ -63,7 +64,18 @@ func openURL(t testing.TB, d kv.Drivers, rawURL string, opts ...kv.Option) (*kv.
 // onEveryURL runs f with a fresh root on each store, opened by URL, and on the store in memory, which has none. open
 // gives further clients of that root, each as another process has one where the store has processes.
 func onEveryURL(t *testing.T, f func(t *testing.T, open func(t testing.TB) *kv.Store)) {
-	t.Run("memory", func(t *testing.T) {
+	onURLs(t, func(name string, g func(t *testing.T)) { t.Run(name, g) }, f)
+}
+
+// onEveryURLAtOnce is onEveryURL for tests that mostly wait: all stores run at the same time.
+func onEveryURLAtOnce(t *testing.T, f func(t *testing.T, open func(t testing.TB) *kv.Store)) {
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	onURLs(t, func(name string, g func(t *testing.T)) { wg.Go(func() { t.Run(name, g) }) }, f)
+}
+
+func onURLs(t *testing.T, run func(name string, g func(t *testing.T)), f func(t *testing.T, open func(t testing.TB) *kv.Store)) {
+	run("memory", func(t *testing.T) {
 		first := memkv.New(memkv.Options{})
 		t.Cleanup(func() { first.Close() })
 		f(t, func(t testing.TB) *kv.Store {
@@ -72,7 +84,7 @@ func onEveryURL(t *testing.T, f func(t *testing.T, open func(t testing.TB) *kv.S
 			return s
 		})
 	})
-	t.Run("bolt", func(t *testing.T) {
+	run("bolt", func(t *testing.T) {
 		// A file belongs to one process, and its URL opens it once: further clients are peers.
 		first, err := openURL(t, drivers, "bolt://"+filepath.Join(t.TempDir(), "kv.db")+"?timeout=1s")
 		if err != nil {
@@ -85,7 +97,7 @@ func onEveryURL(t *testing.T, f func(t *testing.T, open func(t testing.TB) *kv.S
 		})
 	})
 	for _, store := range testserver.Stores() {
-		t.Run(string(store), func(t *testing.T) {
+		run(string(store), func(t *testing.T) {
 			srv := servers.Shared(t, testserver.Spec{Store: store})
 			root := testserver.UniqueName(t)
 			params := url.Values{}

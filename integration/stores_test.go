@@ -2,11 +2,14 @@ package integration
 
 import (
 	"context"
+	"flag"
+	"net/http"
 	"path/filepath"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/hashicorp/consul/api"
 	"go.etcd.io/bbolt"
 	"go.uber.org/goleak"
 
@@ -24,7 +27,14 @@ import (
 
 var servers testserver.Pool
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(servers.M(m)) }
+func TestMain(m *testing.M) {
+	flag.Parse()
+	// Tests of locks wait for leases to end and leave the machine to others meanwhile.
+	if err := flag.Set("test.parallel", "16"); err != nil {
+		panic(err)
+	}
+	goleak.VerifyTestMain(servers.M(m))
+}
 
 // opener opens another client of one store on a root, as another process would
 // where the store has processes.
@@ -109,4 +119,9 @@ func redisStore(t *testing.T) opener {
 		t.Cleanup(func() { c.Close() })
 		return rediskv.New(c, rediskv.Options{Root: root})
 	}
+}
+
+// ownConsul is a store on the caller's own HTTP client.
+func ownConsul(addr, root string, own *http.Client) *consulkv.Store {
+	return consulkv.New(&api.Config{Address: addr, HttpClient: own}, consulkv.Options{Root: root})
 }

@@ -26,8 +26,11 @@ func NewElection(s *kv.Store, name string, opts ...Option) *Election {
 type Leadership struct{ *Held }
 
 // Proclaim changes the value that observers see. The error matches
-// kv.ErrLockLost when the leadership is lost.
+// kv.ErrLockLost when the leadership is lost or was resigned.
 func (l *Leadership) Proclaim(ctx context.Context, value string) error {
+	if lost := l.Err(); lost != nil {
+		return lost // the store may not have noticed yet
+	}
 	return l.s.Do(ctx, kv.OpLock, l.name, func(ctx context.Context) error {
 		return l.c.Set(ctx, []byte(value))
 	})
@@ -96,9 +99,12 @@ func (e *Election) Observe(ctx context.Context) iter.Seq2[Leader, error] {
 	return func(yield func(Leader, error) bool) {
 		var last Leader
 		stopped := false
+		grows := e.s.Capabilities().DurableFence
 		err := e.observe(ctx, func(h backend.Holder) bool {
 			now := leader(h)
-			if now.Token == 0 || now == last {
+			// A smaller token is that of an earlier leader, as a server that
+			// lags behind the last one asked still has it.
+			if now.Token == 0 || now == last || grows && now.Token < last.Token {
 				return true
 			}
 			last = now

@@ -2,7 +2,8 @@ package lock
 
 import (
 	"context"
-	"sync"
+	"fmt"
+	"sync/atomic"
 	"time"
 
 	"github.com/polykv/kv"
@@ -18,12 +19,18 @@ type Held struct {
 	keeper *keepalive.Keeper
 	remove func() // takes the hook of Close back
 
-	once   sync.Once
-	result error // of the first Unlock
+	unlocking atomic.Bool
+	unlocked  chan struct{} // closed when the first Unlock returns
+	result    error         // of the first Unlock, once that has returned
 }
 
-// releaseFor is how long Close waits for a lock's release.
-const releaseFor = 2 * time.Second
+const (
+	// releaseFor is how long Close waits for a lock's release.
+	releaseFor = 2 * time.Second
+	// unlockFor is how long an Unlock without a deadline waits for a store
+	// that does not answer (R38).
+	unlockFor = 5 * time.Second
+)
 
 // acquire enters the queue and waits for admission.
 func acquire(ctx context.Context, s *kv.Store, name string, o backend.ContendOptions) (*Held, error) {
@@ -31,11 +38,15 @@ func acquire(ctx context.Context, s *kv.Store, name string, o backend.ContendOpt
 	if err != nil {
 		return nil, err
 	}
-	h := &Held{s: s, name: full, remove: func() {}}
+	h := &Held{s: s, name: full, remove: func() {}, unlocked: make(chan struct{})}
 	if err := s.Do(ctx, kv.OpLock, full, func(ctx context.Context) (err error) {
 		h.c, err = s.Backend().Contend(ctx, full, o)
 		return err
 	}); err != nil {
+		if h.c != nil {
+			// An interceptor made an error of a place that was taken.
+			_ = h.release(ctx)
+		}
 		return nil, err
 	}
 	// The place is renewed from here on: waiting may take longer than a
@@ -96,7 +107,7 @@ func (h *Held) Err() error {
 	if err == nil {
 		return nil
 	}
-	return &kv.Error{Op: kv.OpLock, Store: h.s.Capabilities().Name, Key: h.name, Err: err}
+	return h.fail(kv.OpLock, err)
 }
 
 // Context returns a context that ends with parent and with the lock: when that
@@ -105,23 +116,58 @@ func (h *Held) Context(parent context.Context) context.Context { return h.keeper
 
 // Unlock gives the lock up. It is idempotent and does not block longer than
 // ctx, which bounds the waiting only: with an ended context the release is made
-// too, in the background, and the store's Close waits for it. If the lock was
-// lost before, the error matches kv.ErrLockLost. A repeated Unlock returns
-// what the first did.
+// too, in the background, and the store's Close waits for it. A ctx without a
+// deadline waits five seconds for a store that does not answer, which then is
+// kv.ErrUnavailable. If the lock was lost before, the error matches
+// kv.ErrLockLost. A repeated Unlock returns what the first did; one beside it
+// waits for it. After Close, which has released the lock, it returns what the
+// release by Close did.
 func (h *Held) Unlock(ctx context.Context) error {
 	h.remove()
 	return h.unlock(ctx)
 }
 
 func (h *Held) unlock(ctx context.Context) error {
-	h.once.Do(func() {
-		h.keeper.Stop()
-		h.result = h.s.Do(ctx, kv.OpUnlock, h.name, h.c.Release)
-		if lost := h.Err(); lost != nil {
-			h.result = lost
+	if !h.unlocking.CompareAndSwap(false, true) {
+		select {
+		case <-h.unlocked:
+			return h.result
+		default:
 		}
-	})
+		select {
+		case <-h.unlocked:
+			return h.result
+		case <-ctx.Done():
+			return h.fail(kv.OpUnlock, backend.ContextError(ctx))
+		}
+	}
+	defer close(h.unlocked)
+	h.keeper.Stop()
+	h.result = h.release(ctx)
+	if lost := h.Err(); lost != nil {
+		h.result = lost
+	}
 	return h.result
+}
+
+// release gives the place up, and waits for that no longer than for a call
+// without a deadline.
+func (h *Held) release(ctx context.Context) error {
+	if _, ok := ctx.Deadline(); ok {
+		return h.s.Do(ctx, kv.OpUnlock, h.name, h.c.Release)
+	}
+	bounded, cancel := context.WithTimeout(ctx, unlockFor)
+	defer cancel()
+	err := h.s.Do(bounded, kv.OpUnlock, h.name, h.c.Release)
+	if err != nil && bounded.Err() != nil && ctx.Err() == nil {
+		// The deadline was not the caller's, who is not told of it.
+		err = h.fail(kv.OpUnlock, fmt.Errorf("%w: not released within %v", kv.ErrUnavailable, unlockFor))
+	}
+	return err
+}
+
+func (h *Held) fail(op kv.Op, err error) error {
+	return &kv.Error{Op: op, Store: h.s.Capabilities().Name, Key: h.name, Err: err}
 }
 
 // Set is several locks that are held together.
@@ -143,6 +189,16 @@ func (s Set) Context(parent context.Context) context.Context {
 		parent = h.Context(parent)
 	}
 	return parent
+}
+
+// err is the first loss.
+func (s Set) err() error {
+	for _, h := range s {
+		if err := h.Err(); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Unlock gives all locks up, in reverse order, and returns the first error.

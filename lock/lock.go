@@ -65,9 +65,16 @@ func LockAll(ctx context.Context, s *kv.Store, names []string, opts ...Option) (
 	slices.Sort(full)
 	var set Set
 	for _, f := range slices.Compact(full) {
-		h, err := Lock(ctx, s, byFull[f], opts...)
+		// One that is lost while another is waited for makes the rest useless.
+		h, err := Lock(set.Context(ctx), s, byFull[f], opts...)
+		if lost := set.err(); lost != nil {
+			err = lost
+		}
 		if err != nil {
-			set.Unlock(ctx)
+			if h != nil {
+				set = append(set, h)
+			}
+			_ = set.Unlock(ctx) // what did not work is left to the lease's end
 			return nil, err
 		}
 		set = append(set, h)

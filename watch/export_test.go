@@ -1,8 +1,16 @@
 package watch
 
-// Waiting is how many items are held for s.
-func Waiting[T any](s *Subscription[T]) int {
+// Waiting is how many changes are held because s has not come for them: those
+// between its place and where the chain was cut.
+func Waiting[T any](s *Subscription[T]) (n int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return cap(s.queue.items)
+	if s.seg == nil {
+		return 0
+	}
+	n = -s.i
+	for seg := s.seg; seg != nil; seg = seg.next.Load() {
+		n += int(seg.n.Load())
+	}
+	return n + len(s.ready)
 }

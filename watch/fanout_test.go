@@ -8,10 +8,12 @@ import (
 	"runtime"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/polykv/kv"
+	"github.com/polykv/kv/codec"
 	"github.com/polykv/kv/watch"
 )
 
@@ -41,6 +43,21 @@ func told(t testing.TB, src *kv.Typed[int], m *watch.Mirror[int], s *watch.Subsc
 			return out
 		}
 		out = append(out, show(ev))
+	}
+}
+
+// until reads what there is before the first event of key, and counts it.
+func until(t testing.TB, s *watch.Subscription[int], key string) (n int) {
+	t.Helper()
+	ctx := limited(t)
+	for ; ; n++ {
+		ev, err := s.Next(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if ev.Key == key {
+			return n
+		}
 	}
 }
 
@@ -130,19 +147,95 @@ func TestSubscriberMerges(t *testing.T) {
 	if err := m.Sync(limited(t)); err != nil {
 		t.Fatal(err)
 	}
+	next(t, sub, "created x 2")
+	next(t, sub, "deleted x 0 (2)")
 	next(t, sub, "created y 1")
+}
 
-	// What changes before it was told of is told once.
-	late := m.Subscribe(watch.Buffer(1))
-	defer late.Close()
-	del(t, src, "new")
-	put(t, src, "there", 20)
-	del(t, src, "y")
-	put(t, src, "y", 2)
-	got = told(t, src, m, late, "end of late")
-	want = []string{"existing end 0", "existing same 10", "existing there 20", "existing y 2", "synced"}
-	if !slices.Equal(got, want) {
-		t.Errorf("got  %q\nwant %q", got, want)
+// TestSubscriberFarBehind: who comes to where the changes were cut off is told
+// the differences, as exactly as if they were changes that were merged.
+func TestSubscriberFarBehind(t *testing.T) {
+	s := newStore(t)
+	src := numbers(s)
+	for i := range 300 { // more than a page
+		put(t, src, fmt.Sprintf("k%03d", i), i)
+	}
+	m := newMirror(t, src)
+	sub, ahead := m.Subscribe(), m.Subscribe(watch.Buffer(1<<20))
+	defer sub.Close()
+	defer ahead.Close()
+	for range 301 {
+		if _, err := sub.Next(limited(t)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	rng := rand.New(rand.NewPCG(seed, 0))
+	const rounds = 20_000
+	for i := range rounds {
+		key := fmt.Sprintf("k%03d", rng.IntN(600))
+		if _, ok := m.Get(key); ok && rng.IntN(3) == 0 {
+			if err := src.Delete(t.Context(), key); err != nil && !errors.Is(err, kv.ErrNotFound) {
+				t.Fatal(err)
+			}
+			continue
+		}
+		put(t, src, key, i)
+	}
+	end := put(t, src, "end", 0)
+	if err := m.Wait(limited(t), end.Revision); err != nil {
+		t.Fatal(err)
+	}
+	for name, sub := range map[string]*watch.Subscription[int]{"far behind": sub, "with a large buffer": ahead} {
+		state := map[string]kv.Entry[int]{}
+		if name == "far behind" {
+			for i := range 300 {
+				key := fmt.Sprintf("k%03d", i)
+				state[key] = kv.Entry[int]{}
+			}
+		}
+		n := 0
+		ctx := limited(t)
+		for {
+			ev, err := sub.Next(ctx)
+			if err != nil {
+				t.Fatal(err)
+			}
+			n++
+			_, known := state[ev.Key]
+			switch ev.Kind {
+			case kv.Existing, kv.Created:
+				if known {
+					t.Fatalf("%s: %s of a key that was there", name, show(ev))
+				}
+			case kv.Updated, kv.Deleted:
+				if !known || ev.Prev == nil || state[ev.Key].Revision != 0 && *ev.Prev != state[ev.Key] {
+					t.Fatalf("%s: %s of what was %v", name, show(ev), state[ev.Key])
+				}
+			}
+			if ev.Kind == kv.Deleted {
+				delete(state, ev.Key)
+			} else if ev.Key != "" {
+				state[ev.Key] = ev.Entry
+			}
+			if ev.Revision == end.Revision {
+				break
+			}
+		}
+		for e := range m.All() {
+			if was := state[e.Key]; was != e && was.Revision != 0 {
+				t.Errorf("%s: has %v for %v", name, was, e)
+			}
+			delete(state, e.Key)
+		}
+		if len(state) != 0 {
+			t.Errorf("%s: has what is not there: %v", name, state)
+		}
+		t.Logf("%s: %d events", name, n)
+		if merged := n < rounds/2; merged != (name == "far behind") {
+			t.Errorf("%s: %d events of %d changes", name, n, rounds)
+		}
 	}
 }
 
@@ -208,13 +301,18 @@ func TestAbsentSubscriber(t *testing.T) {
 	ctx := limited(t)
 	const rounds = 10_000
 	write(rounds)
-	if n := watch.Waiting(sub); n > 1000 {
-		t.Errorf("%d items wait after %d changes that left nothing", n, 4*rounds)
+	if n := watch.Waiting(sub); n > 4096 {
+		t.Errorf("%d changes are held after %d that left nothing", n, 4*rounds)
+	}
+	put(t, src, "end", 0)
+	if got := until(t, sub, "end"); got > 100 {
+		t.Errorf("%d events of changes that left nothing", got)
 	}
 
 	// So it is for a subscriber that is always a little behind.
 	behind := m.Subscribe(watch.Buffer(1 << 20))
 	defer behind.Close()
+	next(t, behind, "existing end 0")
 	next(t, behind, "synced")
 	put(t, src, "k", 0)
 	for i := range rounds {
@@ -224,8 +322,54 @@ func TestAbsentSubscriber(t *testing.T) {
 		}
 	}
 	if n := watch.Waiting(behind); n > 1000 {
-		t.Errorf("%d items are held for a subscriber that is one behind", n)
+		t.Errorf("%d changes are held for a subscriber that is one behind", n)
 	}
+}
+
+// TestDecodedOnce: a value is decoded once, however many read it.
+func TestDecodedOnce(t *testing.T) {
+	s := newStore(t)
+	var decoded atomic.Int64
+	src := kv.NewTyped(s, counting{&decoded}, "n")
+	put(t, src, "there", 1)
+	m, err := watch.NewMirror(limited(t), src)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.Close()
+	ix := watch.NewIndex(m, func(e kv.Entry[int]) []int { return []int{e.Value} })
+	defer ix.Close()
+	const subscribers, changes = 100, 50
+	var subs []*watch.Subscription[int]
+	for i := range subscribers {
+		subs = append(subs, m.Subscribe(watch.Buffer([]int{1, 1024}[i%2])))
+	}
+	for i := range changes {
+		put(t, src, fmt.Sprint(i), i)
+	}
+	if err := m.Sync(limited(t)); err != nil {
+		t.Fatal(err)
+	}
+	for _, sub := range subs {
+		for range changes + 2 {
+			if _, err := sub.Next(limited(t)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		sub.Close()
+	}
+	if n := decoded.Load(); n != changes+1 {
+		t.Errorf("%d values were decoded %d times for %d subscribers", changes+1, n, subscribers)
+	}
+}
+
+// counting is JSON that counts.
+type counting struct{ decoded *atomic.Int64 }
+
+func (counting) Append(dst []byte, v int) ([]byte, error) { return codec.JSON[int]().Append(dst, v) }
+func (c counting) Decode(b []byte) (int, error) {
+	c.decoded.Add(1)
+	return codec.JSON[int]().Decode(b)
 }
 
 // TestThousandSubscribers: all of them arrive at the store's state, the slow

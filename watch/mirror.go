@@ -2,18 +2,11 @@ package watch
 
 import (
 	"context"
-	"iter"
-	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
-	"time"
-
-	"github.com/google/btree"
 
 	"github.com/polykv/kv"
 	"github.com/polykv/kv/backend"
-	"github.com/polykv/kv/internal/keys"
 )
 
 // Change is one difference of a mirror. Old has Revision 0 for a key that is
@@ -55,7 +48,9 @@ type Mirror[T any] struct {
 	closing atomic.Bool
 
 	mu        sync.RWMutex
-	entries   *btree.BTreeG[kv.Entry[T]] // by key
+	entries   *tree[T]
+	clone     *tree[T] // of entries as they are; nil: none was taken yet
+	feed      feed[T]
 	synced    bool
 	revision  kv.Revision // the highest that was applied
 	whole     kv.Revision // all writes below it were applied; 0: not known
@@ -64,12 +59,6 @@ type Mirror[T any] struct {
 	posted    []func()      // for the goroutine, between events
 	interrupt context.CancelFunc
 	ended     bool // the goroutine takes nothing from posted any more
-}
-
-// handler is a function that wants the changes.
-type handler[T any] struct {
-	f       func(Change[T])
-	stopped atomic.Bool
 }
 
 // NewMirror opens a mirror of src and returns once it has the whole snapshot,
@@ -86,7 +75,7 @@ func NewMirror[T any](ctx context.Context, src Source[T], opts ...Option) (*Mirr
 	w, err := src.Watch(life, "", kv.FromSnapshot())
 	m := &Mirror[T]{
 		w: w, cancel: cancel, done: make(chan struct{}), bad: o.bad,
-		entries: btree.NewG(16, func(a, b kv.Entry[T]) bool { return a.Key < b.Key }),
+		entries: newTree[T](),
 	}
 	for err == nil && !m.synced {
 		var ev kv.Event[T]
@@ -192,9 +181,14 @@ func (m *Mirror[T]) take(ev kv.Event[T], err error) error {
 		c.New, changed = ev.Entry, true
 		c.Old, _ = m.entries.ReplaceOrInsert(ev.Entry)
 	}
+	if changed {
+		m.clone = nil
+		m.feed.add(c, m.entries)
+	}
 	handlers := m.handlers
 	m.mu.Unlock()
 	if changed {
+		m.feed.wake()
 		for _, h := range handlers {
 			if !h.stopped.Load() {
 				h.f(c)
@@ -219,135 +213,6 @@ func (m *Mirror[T]) advance(ev kv.Event[T]) {
 		}
 	}
 	m.revision = max(m.revision, ev.Revision)
-}
-
-// Get returns the entry at key. A malformed key is one that is not there.
-func (m *Mirror[T]) Get(key string) (kv.Entry[T], bool) {
-	key, err := keys.Canonical(key)
-	if err != nil {
-		return kv.Entry[T]{}, false
-	}
-	m.mu.RLock()
-	defer m.mu.RUnlock()
-	return m.entries.Get(kv.Entry[T]{Key: key})
-}
-
-// Len is how many entries there are.
-func (m *Mirror[T]) Len() int {
-	m.mu.RLock()
-	defer m.mu.RUnlock()
-	return m.entries.Len()
-}
-
-// All yields the entries as they are now, in byte order of their keys. What
-// changes during the loop does not show in it.
-func (m *Mirror[T]) All() iter.Seq[kv.Entry[T]] { return m.Below("") }
-
-// Below yields the entries strictly below prefix, as All does.
-func (m *Mirror[T]) Below(prefix string) iter.Seq[kv.Entry[T]] {
-	prefix, err := keys.CanonicalPrefix(prefix)
-	if prefix != "" {
-		prefix += "/"
-	}
-	return func(yield func(kv.Entry[T]) bool) {
-		if err != nil {
-			return // no key lies below what is no prefix
-		}
-		m.mu.Lock() // of two Clones of a tree at a time neither is safe
-		entries := m.entries.Clone()
-		m.mu.Unlock()
-		entries.AscendGreaterOrEqual(kv.Entry[T]{Key: prefix}, func(e kv.Entry[T]) bool {
-			return strings.HasPrefix(e.Key, prefix) && yield(e)
-		})
-	}
-}
-
-// OnChange has f called for each entry that is there, as new, and then for each
-// change, in order and one at a time, on the mirror's goroutine: a slow f holds
-// up the mirror, and one that waits for the mirror waits for ever. It returns
-// at once, save on a mirror that has ended: f is then called for each entry
-// before OnChange returns. stop ends the calls; one may be under way while it
-// returns.
-func (m *Mirror[T]) OnChange(f func(Change[T])) (stop func()) {
-	h := &handler[T]{f: f}
-	m.post(func() {
-		for e := range m.All() {
-			if h.stopped.Load() {
-				return
-			}
-			f(Change[T]{Key: e.Key, New: e})
-		}
-		m.mu.Lock()
-		defer m.mu.Unlock()
-		if !h.stopped.Load() {
-			m.handlers = append(m.handlers[:len(m.handlers):len(m.handlers)], h)
-		}
-	})
-	return func() {
-		m.mu.Lock()
-		defer m.mu.Unlock()
-		h.stopped.Store(true)
-		if i := slices.Index(m.handlers, h); i >= 0 {
-			m.handlers = slices.Delete(slices.Clone(m.handlers), i, i+1)
-		}
-	}
-}
-
-// post has f run on the mirror's goroutine, between two events, or at once if
-// that has ended.
-func (m *Mirror[T]) post(f func()) {
-	m.mu.Lock()
-	if m.ended {
-		m.mu.Unlock()
-		f()
-		return
-	}
-	m.posted = append(m.posted, f)
-	if m.interrupt != nil {
-		m.interrupt()
-	}
-	m.mu.Unlock()
-}
-
-// Sync returns when the mirror has all writes that were complete when it was
-// called: a read after it is as fresh as one of the store. It costs one
-// request.
-func (m *Mirror[T]) Sync(ctx context.Context) error { return m.w.Sync(ctx) }
-
-// Wait returns when the mirror has the write whose revision is rev: read your
-// own write. It costs no request if the mirror is there already.
-func (m *Mirror[T]) Wait(ctx context.Context, rev kv.Revision) error {
-	m.mu.RLock()
-	// Only where events come in one order does one beyond rev say that rev
-	// was applied.
-	there := m.synced && m.w.Lossless() && m.whole > rev
-	m.mu.RUnlock()
-	if there {
-		return nil
-	}
-	return m.Sync(ctx)
-}
-
-// Status tells how stale the mirror may be.
-type Status struct {
-	Synced    bool        // false while differences are being worked out
-	Revision  kv.Revision // the highest that was applied
-	kv.Health             // of the watch behind it
-}
-
-// Status tells how the mirror is doing.
-func (m *Mirror[T]) Status() Status {
-	m.mu.RLock()
-	defer m.mu.RUnlock()
-	return Status{Synced: m.synced, Revision: m.revision, Health: m.w.Health()}
-}
-
-// Lag is how long the store has not been reachable: 0 while it is.
-func (m *Mirror[T]) Lag() time.Duration {
-	if since := m.w.Health().DisconnectedSince; !since.IsZero() {
-		return time.Since(since)
-	}
-	return 0
 }
 
 // Done is closed when the mirror follows the store no longer: see Err. What it

@@ -113,6 +113,10 @@ func (v *Value[T]) Changed() <-chan struct{} {
 // Sync returns when the value is as fresh as a read of the store.
 func (v *Value[T]) Sync(ctx context.Context) error { return v.w.Sync(ctx) }
 
+// Health tells how stale the value may be: when the store was last heard, and
+// since when it is not reachable.
+func (v *Value[T]) Health() kv.Health { return v.w.Health() }
+
 // Done is closed when the value follows the store no longer; Load goes on to
 // return the last one.
 func (v *Value[T]) Done() <-chan struct{} { return v.done }

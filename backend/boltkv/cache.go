@@ -168,8 +168,8 @@ type written struct {
 }
 
 // begin makes the cache forget keys, before transaction id can be seen.
-func (c *cache) begin(id int, keys []string) written {
-	w := written{id: int64(id), keys: keys, table: c.table.Load()}
+func (c *cache) begin(id int64, keys []string) written {
+	w := written{id: id, keys: keys, table: c.table.Load()}
 	if w.table == nil {
 		w.table = c.init()
 	}

@@ -137,7 +137,7 @@ func TestCacheAgreesWithViews(t *testing.T) {
 	}
 	for id := int64(2); id < rounds; id++ {
 		k := int(id*31) % 64
-		w := c.begin(int(id), []string{name(k)})
+		w := c.begin(id, []string{name(k)})
 		file[k].Store(&version{id, file[k].Load().at})
 		visible.Store(id)
 		if id%2 == 0 {

@@ -59,7 +59,8 @@ func (e *engine) commitBatch(tx *bbolt.Tx, batch []*request) {
 		finish(batch, nil)
 		return
 	}
-	written := e.cache.begin(tx.ID(), t.touched)
+	id := int64(tx.ID())
+	written := e.cache.begin(id, t.touched)
 	if err := commit(tx); err != nil {
 		// Whether the new meta page was written, and what of it a crash would
 		// leave, bbolt does not tell. If readers see it, watchers must.
@@ -69,6 +70,7 @@ func (e *engine) commitBatch(tx *bbolt.Tx, batch []*request) {
 		finish(batch, backend.Because(backend.ErrUncertain, err))
 		return
 	}
+	e.trust.committed(id)
 	written.end(t.sides.latest)
 	e.claimed = true
 	st.publish(step.Commits)

@@ -138,11 +138,14 @@ func TestReadsUnderWrites(t *testing.T) {
 					t.Errorf("%s at %d is %q and was %q", e.Key, e.Revision, e.Value, v)
 				}
 				values[e.Revision] = string(e.Value)
+				runtime.Gosched() // or the writers wait for the end of a reader's time slice at each hand-over
 			}
 		})
 	}
+	tick := time.NewTicker(time.Millisecond) // to spin would take the processor from those who are tested
+	defer tick.Stop()
 	for s.Pages() < 20_000 && !t.Failed() {
-		runtime.Gosched()
+		<-tick.C
 	}
 	cancel()
 	wg.Wait()

@@ -67,8 +67,13 @@ func (f foreign) Delete(_ context.Context, key string) error {
 	})
 }
 
-func conformance(t *testing.T, o boltkv.Options) {
+func conformance(t *testing.T, o boltkv.Options, noSync bool) {
 	path := filepath.Join(t.TempDir(), "kv.db")
+	openDB := func(t testing.TB, path string) *bbolt.DB {
+		db := openDB(t, path)
+		db.NoSync = noSync
+		return db
+	}
 	db := openDB(t, path)
 	defer func() {
 		if err := db.Close(); err != nil {
@@ -112,8 +117,11 @@ func conformance(t *testing.T, o boltkv.Options) {
 	})
 }
 
-func TestConformance(t *testing.T) { conformance(t, boltkv.Options{}) }
+// The file is synced as it is for users, whose writes then gather while one is
+// being synced.
+func TestConformance(t *testing.T) { conformance(t, boltkv.Options{}, false) }
 
+// What History adds has nothing to do with syncing. TestKill looks after that.
 func TestConformanceWithHistory(t *testing.T) {
-	conformance(t, boltkv.Options{History: &boltkv.History{}})
+	conformance(t, boltkv.Options{History: &boltkv.History{}}, true)
 }

@@ -29,7 +29,9 @@
 //   - Reads are linearizable, writes to the bucket by others included. A List is
 //     one snapshot, in pages of short transactions: it holds nothing that a
 //     writer or Close could wait for. If more than 24 MiB of what it has still
-//     to list are changed meanwhile, it ends with ErrHistoryLost.
+//     to list are changed meanwhile, it ends with ErrHistoryLost. Its entries are
+//     the caller's, and share allocations of up to 8 KiB: to keep one of many for
+//     long, clone its key and value.
 //   - Watches deliver every change in order. They resume in the same process as
 //     far back as [Options].WatchBuffer reaches; with [Options].History also in
 //     another one, as far back as that is told to keep.

@@ -26,6 +26,7 @@ type engine struct {
 
 	views   views
 	cache   cache
+	trust   trust
 	commits commitQueue
 	alarm   embedded.Alarm // goes off when the next key expires
 	work    sync.WaitGroup // goroutines

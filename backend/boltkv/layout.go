@@ -235,3 +235,7 @@ func parseExpiry(b []byte) (deadline int64, key string, err error) {
 // readOnly is the bytes of a key, for a call that does not keep or change
 // them, without a copy: bbolt's Get and Seek.
 func readOnly(key string) []byte { return unsafe.Slice(unsafe.StringData(key), len(key)) }
+
+// text is readOnly the other way: a string for as long as b lasts and does not
+// change, which for bbolt's keys is the transaction.
+func text(b []byte) string { return unsafe.String(unsafe.SliceData(b), len(b)) }

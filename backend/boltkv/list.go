@@ -16,8 +16,10 @@ type lister struct {
 	scope    embedded.Range
 	keysOnly bool
 	undo     *undo
-	at       int64           // when the list began, in ms: what expired before is not listed
-	buffer   []backend.Entry // of the last page
+	at       int64 // when the list began, in ms: what expired before is not listed
+	check    check
+	size     int  // of the next page, in entries
+	page     page // the last one that was read
 }
 
 // start begins the list of r. Keys whose time has come are removed first, so
@@ -37,7 +39,10 @@ func (l *lister) start(
 	if err := e.awaitVisible(ctx, st); err != nil {
 		return err
 	}
-	*l = lister{e: e, st: st, scope: r, keysOnly: keysOnly, undo: newUndo(r, keysOnly), at: time.Now().UnixMilli()}
+	*l = lister{
+		e: e, st: st, scope: r, keysOnly: keysOnly, undo: newUndo(r, keysOnly), size: firstPage,
+		at: time.Now().UnixMilli(), page: page{next: r.Start()},
+	}
 	st.mu.Lock()
 	defer st.mu.Unlock()
 	l.undo.revision = st.feed.Last()
@@ -115,15 +120,14 @@ func (s *Store) List(ctx context.Context, prefix string, o backend.ListOptions) 
 		}
 		defer l.close()
 		n := 0
-		for p := (page{next: l.scope.Start()}); !p.done; {
-			var err error
-			if p, err = s.nextPage(ctx, &l, p.next); err != nil {
+		for !l.page.done {
+			if err := s.nextPage(ctx, &l); err != nil {
 				yield(backend.Entry{}, err)
 				return
 			}
-			for _, e := range p.entries {
+			for i := range l.page.lines {
 				n++
-				if !yield(e, nil) || n == o.Limit {
+				if !yield(l.page.entry(i), nil) || n == o.Limit {
 					return
 				}
 			}
@@ -138,9 +142,9 @@ func (s *Store) list(ctx context.Context, l *lister, prefix string, o backend.Li
 	return l.start(ctx, s.engine, embedded.RangeOf(prefix, o), o.KeysOnly, nil)
 }
 
-func (s *Store) nextPage(ctx context.Context, l *lister, from string) (page, error) {
+func (s *Store) nextPage(ctx context.Context, l *lister) error {
 	if err := s.usable(ctx); err != nil {
-		return page{}, err
+		return err
 	}
-	return l.read(ctx, from)
+	return l.read(ctx)
 }

@@ -204,11 +204,14 @@ func (e *engine) adoptBelow(ctx context.Context, prefix string) (n int64, err er
 		return 0, err
 	}
 	defer l.close()
-	for p := (page{next: l.scope.Start()}); !p.done; {
-		if p, err = l.scan(ctx, p.next); err != nil {
+	for !l.page.done {
+		if err := l.scan(ctx, l.page.next); err != nil {
 			return n, err
 		}
-		adopted, err := e.adopt(ctx, p.foreign)
+		if len(l.page.foreign) > 0 {
+			l.check.useless = true // nobody looks at them again
+		}
+		adopted, err := e.adopt(ctx, l.page.foreign)
 		if n += adopted; err != nil {
 			return n, err
 		}

@@ -42,31 +42,36 @@ func (r record) append(b []byte) []byte {
 }
 
 func parseRecord(b []byte) (r record, err error) {
-	damaged := len(b) < 4
-	if !damaged {
-		r.sum, b = binary.BigEndian.Uint32(b), b[4:]
-	}
-	next := func() uint64 {
-		v, n := binary.Uvarint(b)
-		if n <= 0 {
-			damaged, b = true, nil
-			return 0
-		}
-		b = b[n:]
-		return v
-	}
-	r.Revision = backend.Revision(next())
-	r.Created = r.Revision - backend.Revision(next())
-	if len(b) > 0 {
-		r.Deadline = int64(next())
-		r.Lease = backend.Revision(next())
-		damaged = damaged || r.Deadline <= 0
-	}
-	if damaged || len(b) > 0 || r.Revision == 0 || r.Created == 0 || r.Created > r.Revision {
-		return record{}, fmt.Errorf("%w: a record that makes no sense", backend.ErrCorrupt)
-	}
-	return r, nil
+	err = r.parse(b)
+	return r, err
 }
+
+// parse sets all of r but its value.
+func (r *record) parse(b []byte) error {
+	r.Deadline, r.Lease = 0, 0
+	if len(b) < 6 {
+		return errRecord
+	}
+	r.sum = binary.BigEndian.Uint32(b)
+	revision, n := binary.Uvarint(b[4:])
+	age, m := binary.Uvarint(b[4+max(n, 0):])
+	if n <= 0 || m <= 0 || revision == 0 || age >= revision {
+		return errRecord
+	}
+	r.Revision, r.Created = backend.Revision(revision), backend.Revision(revision-age)
+	if b = b[4+n+m:]; len(b) == 0 {
+		return nil
+	}
+	deadline, n := binary.Uvarint(b)
+	lease, m := binary.Uvarint(b[max(n, 0):])
+	if n <= 0 || m <= 0 || n+m < len(b) || int64(deadline) <= 0 {
+		return errRecord
+	}
+	r.Deadline, r.Lease = int64(deadline), backend.Revision(lease)
+	return nil
+}
+
+var errRecord = fmt.Errorf("%w: a record that makes no sense", backend.ErrCorrupt)
 
 // recent is a gathered record: the key, and the encoded record or, for a key
 // that is gone, nothing. The encoded form is both, each after its length in
@@ -242,33 +247,37 @@ func (w *recordWriter) store() error {
 	return w.meta.Put([]byte(recentKey), b)
 }
 
-// sideWalker walks over the records of a transaction in the order of keys.
+// sideWalker walks over the records of a view in the order of keys.
 type sideWalker struct {
-	walker
-	list []recent
-	i    int
-	k, v []byte // where it is; k is nil at the end
+	k, v   []byte // where it is; k is nil at the end
+	bucket walker
+	list   []recent
+	i      int
+	moves  uint8 // what stands at k
 }
 
-func (w *sideWalker) open(b buckets) (err error) {
-	if b.meta != nil {
-		w.walker.open(b.records())
-	}
-	w.list, err = parseRecent(b.recent)
+const (
+	bucketMoves = 1 << iota
+	listMoves
+)
+
+func (w *sideWalker) open(v *view) (err error) {
+	w.bucket.open(v.records)
+	w.list, err = parseRecent(v.recent)
 	return err
 }
 
 func (w *sideWalker) seek(key string) {
-	w.walker.seek(key)
-	w.i, _ = slices.BinarySearchFunc(w.list, []byte(key), func(r recent, key []byte) int { return bytes.Compare(r.key, key) })
+	w.bucket.seek(key)
+	w.i, _ = slices.BinarySearchFunc(w.list, readOnly(key), func(r recent, key []byte) int { return bytes.Compare(r.key, key) })
 	w.settle()
 }
 
 func (w *sideWalker) next() {
-	if bytes.Equal(w.k, w.walker.k) {
-		w.walker.next()
+	if w.moves&bucketMoves != 0 {
+		w.bucket.next()
 	}
-	if w.i < len(w.list) && bytes.Equal(w.k, w.list[w.i].key) {
+	if w.moves&listMoves != 0 {
 		w.i++
 	}
 	w.settle()
@@ -278,7 +287,7 @@ func (w *sideWalker) next() {
 // bucket, and passes over what is gone.
 func (w *sideWalker) settle() {
 	for {
-		w.k, w.v = w.walker.k, w.walker.v
+		w.k, w.v, w.moves = w.bucket.k, w.bucket.v, bucketMoves
 		if w.i == len(w.list) {
 			return
 		}
@@ -287,15 +296,20 @@ func (w *sideWalker) settle() {
 		if w.k != nil {
 			order = bytes.Compare(r.key, w.k)
 		}
-		if order > 0 {
+		switch {
+		case order > 0:
 			return
+		case order < 0:
+			w.moves = listMoves
+		default:
+			w.moves = bucketMoves | listMoves
 		}
 		if w.k, w.v = r.key, r.side; len(w.v) > 0 {
 			return
 		}
 		w.i++
 		if order == 0 {
-			w.walker.next()
+			w.bucket.next()
 		}
 	}
 }

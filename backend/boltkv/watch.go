@@ -69,21 +69,20 @@ func (s *Store) watchSnapshot(ctx context.Context, st *state, stream embedded.St
 		return nil, err
 	}
 	l := new(lister)
-	var next page
+	var entries []backend.Entry // of the last page, which the watcher has taken
 	stream.Page = func(ctx context.Context, _ string) ([]backend.Entry, error) {
-		for !next.done {
-			p, err := l.read(ctx, next.next)
-			if err != nil {
+		entries = entries[:0]
+		for len(entries) == 0 && !l.page.done {
+			if err := l.read(ctx); err != nil {
 				return nil, err
 			}
-			if next = p; len(p.entries) > 0 {
-				return p.entries, nil
+			for i := range l.page.lines {
+				entries = append(entries, l.page.entry(i))
 			}
 		}
-		return nil, nil
+		return entries, nil
 	}
 	stream.Done = l.close
-	next.next = scope.Start()
 	err = l.start(ctx, s.engine, scope, false, func(rev backend.Revision) error {
 		stream.From = rev
 		w, err = st.feed.Watch(ctx, stream)

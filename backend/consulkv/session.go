@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"strconv"
 	"time"
 
 	"github.com/polykv/kv/backend"
@@ -38,10 +39,11 @@ func (s *Store) lease(asked time.Duration) (time.Duration, error) {
 }
 
 // startSession makes a session of the given lease. One whose reply is lost
-// owns nothing and ends by itself.
+// owns nothing; it is looked for by its name and ended.
 func (s *Store) startSession(ctx context.Context, lease time.Duration) (id string, err error) {
+	name := "kv " + s.id + "-" + strconv.FormatUint(s.serial.Add(1), 36)
 	body, err := json.Marshal(map[string]any{
-		"Name":       "kv",
+		"Name":       name,
 		"TTL":        (lease / 2).String(),
 		"Behavior":   "delete",
 		"LockDelay":  "0s", // entries are released in order, and guarded by their revision
@@ -52,6 +54,9 @@ func (s *Store) startSession(ctx context.Context, lease time.Duration) (id strin
 	}
 	text, _, err := s.session(ctx, "create", body, false)
 	if err != nil {
+		if errors.Is(err, backend.ErrUnavailable) || ctx.Err() != nil {
+			s.spawn(func() { s.takeBack(name) }) // if not, the store is closed
+		}
 		return "", err
 	}
 	var reply struct{ ID string }
@@ -59,6 +64,57 @@ func (s *Store) startSession(ctx context.Context, lease time.Duration) (id strin
 		return "", backend.Because(backend.ErrUnavailable, err)
 	}
 	return reply.ID, nil
+}
+
+// takeBackTries is how often a session is looked for that may have been made:
+// the request may be overtaken by the one that looks for it.
+const takeBackTries = 5
+
+// takeBack ends a session that may have been made. One that cannot be found
+// now ends by itself.
+func (s *Store) takeBack(name string) {
+	ctx, cancel := context.WithTimeout(s.late, cleanupTime)
+	defer cancel()
+	wait := backoff.Backoff{Min: 50 * time.Millisecond}
+	for missed := 0; missed < takeBackTries; {
+		id, err := s.findSession(ctx, name)
+		switch {
+		case errors.Is(err, backend.ErrPermission):
+			return
+		case err != nil:
+		case id == "":
+			missed++
+		case s.endSession(ctx, id) == nil:
+			return
+		}
+		if !wait.Wait(ctx) {
+			return
+		}
+	}
+}
+
+// findSession returns the ID of the session of that name, or "".
+func (s *Store) findSession(ctx context.Context, name string) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, s.o.DialTimeout)
+	defer cancel()
+	resp, err := s.send(ctx, request{method: http.MethodGet, path: sessionPath + "list", query: string(consistent), late: true})
+	if err != nil {
+		return "", err
+	}
+	defer resp.close()
+	if resp.status != http.StatusOK {
+		return "", resp.refused(false)
+	}
+	var all []struct{ ID, Name string }
+	if err := json.NewDecoder(resp.body).Decode(&all); err != nil {
+		return "", backend.Because(backend.ErrUnavailable, err)
+	}
+	for _, one := range all {
+		if one.Name == name {
+			return one.ID, nil
+		}
+	}
+	return "", nil
 }
 
 // renewSession starts the lease anew, and reports false if there is no such

@@ -3,6 +3,8 @@ package etcdkv
 import (
 	"context"
 	"errors"
+	"math"
+	"math/rand/v2"
 	"slices"
 	"sync"
 	"time"
@@ -75,7 +77,8 @@ func (p *idleLeases) drain() (all []alive) {
 	return all
 }
 
-// leaseFor returns a lease of at least ttl that no key is bound to.
+// leaseFor returns a lease of at least ttl that no key is bound to. The caller
+// is in begin.
 func (s *Store) leaseFor(ctx context.Context, ttl time.Duration, reuse bool) (alive, error) {
 	seconds := wholeSeconds(max(ttl, minLease))
 	if reuse {
@@ -83,13 +86,50 @@ func (s *Store) leaseFor(ctx context.Context, ttl time.Duration, reuse bool) (al
 			return l, nil
 		}
 	}
-	l := alive{renewed: time.Now()}
-	resp, err := call(ctx, s, reads, s.leases.LeaseGrant, &pb.LeaseGrantRequest{TTL: seconds})
-	if err != nil {
-		return l, err // a lease that was made all the same has no key, and ends by itself
+	for {
+		// With an ID of ours a lease whose reply is lost can be taken back.
+		// Those of entries with a TTL are negative.
+		l := alive{id: 1 + rand.Int64N(math.MaxInt64-1), renewed: time.Now()}
+		resp, err := call(ctx, s, reads, s.leases.LeaseGrant, &pb.LeaseGrantRequest{ID: l.id, TTL: seconds})
+		switch {
+		case err == nil:
+			l.ttl = time.Duration(resp.TTL) * time.Second
+			return l, nil
+		case errors.Is(err, rpctypes.ErrLeaseExist):
+			continue
+		case !final(err):
+			s.work.Go(func() { s.takeBack(l.id) })
+		}
+		return alive{}, err
 	}
-	l.id, l.ttl = resp.ID, time.Duration(resp.TTL)*time.Second
-	return l, nil
+}
+
+// takeBackTries is how often a lease is looked for that may have been granted:
+// the request may be overtaken by the one that takes it back.
+const takeBackTries = 5
+
+// takeBack revokes a lease that may have been granted. One that cannot be
+// taken back now has no key, and ends by itself. The caller is in begin.
+func (s *Store) takeBack(id int64) {
+	ctx, cancel := context.WithTimeout(context.Background(), closingTime)
+	defer cancel()
+	wait := backoff.Backoff{Min: 50 * time.Millisecond}
+	for missed := 0; missed < takeBackTries; {
+		_, err := s.leases.LeaseRevoke(ctx, &pb.LeaseRevokeRequest{ID: id})
+		switch err = rpctypes.Error(err); {
+		case err == nil:
+			return
+		case errors.Is(err, rpctypes.ErrLeaseNotFound):
+			missed++
+		case errors.Is(s.fail(ctx, err, false), backend.ErrPermission):
+			return
+		default:
+			s.kick()
+		}
+		if !wait.Wait(ctx) {
+			return
+		}
+	}
 }
 
 // keepAlive starts a lease anew. It reports false if the lease is gone.

@@ -37,12 +37,12 @@ func (cs *contenders) wake(message string) {
 	c.nudge()
 }
 
-// headChanged is told the name of a lock whose holder has changed.
+// headChanged is told the name of a lock whose holder has changed, or "" if that may be any.
 func (cs *contenders) headChanged(name string) {
 	cs.mu.Lock()
 	defer cs.mu.Unlock()
 	for o := range cs.observers {
-		if o.name == name {
+		if o.name == name || name == "" {
 			o.nudge()
 		}
 	}
@@ -281,7 +281,7 @@ func (c *contender) Release(ctx context.Context) error {
 		c.over = true
 		c.released = c.s.detach(ctx, func(ctx context.Context) {
 			c.forget()
-			_, err := c.run(ctx, "release")
+			err := c.leave(ctx)
 			c.mu.Lock()
 			c.err = err
 			c.mu.Unlock()
@@ -306,6 +306,43 @@ func (c *contender) Release(ctx context.Context) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.err
+}
+
+// leave takes the place from the queue. A release that was made already finds nothing, so one whose reply was lost is
+// repeated until ctx ends: the others wait for it.
+func (c *contender) leave(ctx context.Context) error {
+	var wait backoff.Backoff
+	for {
+		_, err := c.run(ctx, "release")
+		switch {
+		case !errors.Is(err, backend.ErrUnavailable) && !errors.Is(err, backend.ErrUncertain):
+			return err
+		case !wait.Wait(ctx): // which is not a context of the caller's
+			return fmt.Errorf("%w: not released within %v", backend.ErrUnavailable, cleanupTime)
+		}
+	}
+}
+
+// abandon begins to give up the places that are left when the Store closes, in the background: Close waits for the
+// cleanups. The caller holds s.mu.
+func (s *Store) abandon() {
+	s.contenders.mu.Lock()
+	defer s.contenders.mu.Unlock()
+	for _, c := range s.contenders.byID {
+		s.cleanups.Go(func() {
+			c.mu.Lock()
+			over := c.over
+			c.over = true
+			c.mu.Unlock()
+			if over {
+				return
+			}
+			c.forget()
+			ctx, cancel := context.WithTimeout(context.WithValue(context.Background(), cleanup{}, true), cleanupTime)
+			defer cancel()
+			_ = c.leave(ctx) // or it goes when its lease ends
+		})
+	}
 }
 
 // listen makes the tail tell of the loss of the place, and of its admission.

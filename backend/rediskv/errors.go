@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/redis/go-redis/v9"
 
@@ -33,11 +34,20 @@ func classify(err error) error {
 	return nil
 }
 
+// contextError is backend.ContextError at a time when a connection may know of the end first: a client with
+// ContextTimeoutEnabled gives it the context's deadline, and has a timer of its own for it.
+func contextError(ctx context.Context) error {
+	if d, ok := ctx.Deadline(); ok && !time.Now().Before(d) {
+		<-ctx.Done()
+	}
+	return backend.ContextError(ctx)
+}
+
 func readError(ctx context.Context, err error) error {
 	if errors.Is(err, backend.ErrClosed) || errors.Is(err, backend.ErrUnavailable) {
 		return err
 	}
-	if ended := backend.ContextError(ctx); ended != nil {
+	if ended := contextError(ctx); ended != nil {
 		return ended
 	}
 	if sentinel := classify(err); sentinel != nil {
@@ -55,7 +65,7 @@ func writeError(ctx context.Context, sent bool, err error) error {
 	if sentinel := classify(err); sentinel != nil && !errors.Is(err, redis.ErrClosed) {
 		return backend.Because(sentinel, err)
 	}
-	if ended := backend.ContextError(ctx); ended != nil {
+	if ended := contextError(ctx); ended != nil {
 		err = ended
 	}
 	return backend.Because(backend.ErrUncertain, err)

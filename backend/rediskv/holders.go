@@ -49,6 +49,7 @@ func (s *Store) Holders(ctx context.Context, name string) iter.Seq2[backend.Hold
 		s.contenders.mu.Lock()
 		s.contenders.observers[o] = struct{}{}
 		s.contenders.mu.Unlock()
+		s.tail.hearHeads()
 		defer func() {
 			s.contenders.mu.Lock()
 			delete(s.contenders.observers, o)
@@ -93,6 +94,25 @@ func (s *Store) Holders(ctx context.Context, name string) iter.Seq2[backend.Hold
 			timer.Stop()
 		}
 	}
+}
+
+// hearHeads subscribes to the messages about holders, if there is somebody who observes a lock and a connection to hear them
+// by. Those who only wait for a lock are not to be woken by every change of its holder. The subscription's confirmation
+// makes observers look again.
+func (t *tail) hearHeads() {
+	t.s.contenders.mu.Lock()
+	observed := len(t.s.contenders.observers) > 0
+	t.s.contenders.mu.Unlock()
+	t.mu.Lock()
+	sub := t.sub
+	t.mu.Unlock()
+	if !observed || sub == nil || !t.s.enter() {
+		return // a later connection begins with it
+	}
+	go func() { // go-redis may hold it up
+		defer t.s.calls.Done()
+		_ = sub.add(t.s.life, t.s.names.heads) // an error ends the connection, and the next one tries again
+	}()
 }
 
 // holder reads who holds, and how long its lease still lasts: 0 if nobody holds.

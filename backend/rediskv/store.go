@@ -131,9 +131,12 @@ func (s *Store) Ping(ctx context.Context) error {
 // Close implements backend.Store.
 func (s *Store) Close() error {
 	s.mu.Lock()
-	s.closed = true
+	if !s.closed {
+		s.closed = true
+		s.end()
+		s.abandon()
+	}
 	s.mu.Unlock()
-	s.end()
 	s.once.Do(func() {
 		s.reaper.stop()
 		s.cleanups.Wait()

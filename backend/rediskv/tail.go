@@ -24,6 +24,7 @@ type tail struct {
 	mu        sync.Mutex
 	listeners map[listener]struct{}
 	stop      context.CancelFunc // nil while it does not run
+	sub       *subscription      // that messages come by; nil while there is none
 	contact   time.Time
 	since     time.Time // disconnected; zero while connected
 }
@@ -135,10 +136,12 @@ func (e *ear) receive(ctx context.Context) (worked bool) {
 		stop()
 		sub.Close()
 	}()
-	channels := []string{e.s.names.events, e.s.names.wakes + e.s.self, e.s.names.heads}
+	channels := []string{e.s.names.events, e.s.names.wakes + e.s.self}
 	if err := sub.add(ctx, channels...); err != nil {
 		return false
 	}
+	defer e.offer(&sub)()
+	e.hearHeads()
 	expected := len(channels)
 	foreign := e.s.Capabilities().ForeignEvents
 	keyspace := ""
@@ -167,6 +170,10 @@ func (e *ear) receive(ctx context.Context) (worked bool) {
 			if strings.HasSuffix(m.Kind, "unsubscribe") {
 				return true // the slot has moved to another server
 			}
+			if m.Channel == e.s.names.heads {
+				e.s.contenders.headChanged("")
+				continue
+			}
 			if confirmed++; confirmed == expected {
 				e.hearing.Store(true)
 				defer e.hearing.Store(false)
@@ -187,6 +194,20 @@ func (e *ear) receive(ctx context.Context) (worked bool) {
 			case keyspace != "" && strings.HasPrefix(m.Channel, keyspace):
 				e.notified(m.Channel[len(keyspace):])
 			}
+		}
+	}
+}
+
+// offer lets observers of locks have their channel heard on sub, until the function that it returns is called.
+func (t *tail) offer(sub *subscription) (withdraw func()) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.sub = sub
+	return func() {
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		if t.sub == sub {
+			t.sub = nil
 		}
 	}
 }

@@ -89,11 +89,17 @@ func (a *redisAdmin) findLostWrite(ctx context.Context, p *Plan) (_ string, err 
 	if err != nil {
 		return "", err
 	}
+	later, err := a.t.connect(ctx, 1) // what becomes of clients that see it happen is a matter of its own
+	if err != nil {
+		return "", err
+	}
+	defer func() { err = errors.Join(err, later.Close()) }()
+	c = s.client(later)
 	if err := eventually(ctx, time.Minute, func(ctx context.Context) error {
 		return must(c.make(ctx, s.get(false), 3*time.Second))
 	}); err != nil {
 		now, _, at := a.roles(context.WithoutCancel(ctx))
-		return "", fmt.Errorf("after the kill of node %d; now node %d is the primary (%w): %w", primary, now, at, err)
+		return "", fmt.Errorf("after the kill of node %d; now node %d is the primary (%v): %w", primary, now, at, err)
 	}
 	if err := errors.Join(srv.Restart(ctx, primary), a.settle(ctx)); err != nil {
 		return "", err

@@ -14,6 +14,7 @@ type state struct {
 	cells [slots]Cell
 	floor kv.Revision // no write has had a higher revision
 	ghost [slots]bool // the cell is the work of an open operation that nobody has seen
+	used  [slots]int8 // open deletes that have happened: see ranked
 	ended bool        // everything that returned has happened
 	exact bool        // open operations may happen anywhere: see step
 }
@@ -102,10 +103,13 @@ func (s state) maybe(in Input) (bool, state) {
 	if s.ended {
 		return true, s
 	}
-	if !s.hold(in.Checks) || s.hidesGhost(in, Output{}) {
+	if !s.hold(in.Checks) || s.hidesGhost(in, Output{}) || in.rank > 0 && int(s.used[in.slot()]) != in.rank-1 {
 		return false, s
 	}
 	next := s.apply(in.Writes, unknown)
+	if in.rank > 0 {
+		next.used[in.slot()]++
+	}
 	if len(in.Writes) == 1 && !s.exact { // of several, another one may tell
 		next.ghost[in.Writes[0].Slot] = true
 	}

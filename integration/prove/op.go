@@ -58,6 +58,8 @@ type Input struct {
 	Writes []Write `json:",omitempty"`
 	Reads  []int   `json:",omitempty"`
 	Stale  bool    `json:",omitempty"`
+
+	rank int // among open deletes of one key, from 1; see ranked
 }
 
 func (in Input) key(slot int) string { return fmt.Sprintf("%s/%s/%d", in.Dir, in.Family, slot) }

@@ -13,6 +13,7 @@ import (
 // no event is left over.
 type told struct {
 	states []state // before the first event, and after each
+	values map[string]bool
 }
 
 // newTold makes the model of one family, and of one slot of it unless slot is negative. Events of one revision belong to
@@ -24,7 +25,7 @@ func newTold(in Input, slot int, events []backend.Event) (*told, error) {
 			slotOf[in.key(i)] = i
 		}
 	}
-	t := &told{states: []state{{}}}
+	t := &told{states: []state{{}}, values: map[string]bool{}}
 	var last backend.Revision
 	for _, ev := range events {
 		i, ok := slotOf[ev.Key]
@@ -33,6 +34,7 @@ func newTold(in Input, slot int, events []backend.Event) (*told, error) {
 		}
 		now := t.states[len(t.states)-1]
 		w := Write{Slot: i, Value: string(ev.Value)}
+		t.values[w.Value] = true
 		switch ev.Kind {
 		case backend.Created, backend.Updated:
 		case backend.Deleted:
@@ -53,37 +55,59 @@ func newTold(in Input, slot int, events []backend.Event) (*told, error) {
 	return t, nil
 }
 
-func (t *told) step(i int, in Input, out Output) (bool, int) {
+// concerns reports whether an operation may have made an event. One that is open and has not can come after the last one, or
+// never.
+func (t *told) concerns(op porcupine.Operation) bool {
+	if op.Output.(Output).Status != open {
+		return true
+	}
+	for _, w := range op.Input.(Input).Writes {
+		if !w.Delete && !t.values[w.Value] {
+			return false
+		}
+	}
+	return true
+}
+
+// place is how far a history has come.
+type place struct {
+	i    int         // events
+	used [slots]int8 // as in state
+}
+
+func (t *told) step(p place, in Input, out Output) (bool, place) {
 	end := len(t.states) - 1
 	if in.Op == opEnd {
-		return i == end, i
+		return p.i == end, p
 	}
-	now := t.states[i]
-	if out.Status == open && i == end {
-		return true, i // it may yet come, or never
+	now := t.states[p.i]
+	now.used = p.used
+	if out.Status == open && p.i == end {
+		return true, p // it may yet come, or never
 	}
 	ok, next := step(now, in, out)
 	switch {
 	case !ok:
-		return false, i
+		return false, p
 	case next.cells == now.cells:
-		return true, i
-	case i < end && next.cells == t.states[i+1].cells:
-		return true, i + 1
+		return true, p
+	case p.i < end && next.cells == t.states[p.i+1].cells:
+		return true, place{p.i + 1, next.used}
 	}
-	return false, i
+	return false, p
 }
 
 func (t *told) model() porcupine.Model {
 	return porcupine.Model{
-		Init: func() any { return 0 },
+		Init: func() any { return place{} },
 		Step: func(s, in, out any) (bool, any) {
-			ok, next := t.step(s.(int), in.(Input), out.(Output))
+			ok, next := t.step(s.(place), in.(Input), out.(Output))
 			return ok, next
 		},
 		DescribeOperation: func(in, out any) string { return describe(in.(Input), out.(Output)) },
 		DescribeState: func(s any) string {
-			return fmt.Sprintf("event %d: %s", s.(int), describeState(t.states[s.(int)]))
+			i := s.(place).i
+			return fmt.Sprintf("event %d: %s", i, describeState(t.states[i]))
 		},
 	}
 }

@@ -297,3 +297,40 @@ func TestTokensAreReserved(t *testing.T) {
 	}
 	t.Error("tokens without a reservation")
 }
+
+// Whatever lies within a range has no key that the range has not.
+func TestRangeWithin(t *testing.T) {
+	keys := []string{"a", "a/b", "a/b/c", "a/c", "ab", "b/a"}
+	var ranges []Range
+	for _, prefix := range []string{"", "a", "a/b", "b"} {
+		for _, after := range []string{"", "a/b", "a/b/c", "b"} {
+			for _, children := range []bool{false, true} {
+				ranges = append(ranges, RangeOf(prefix, backend.ListOptions{After: after, Children: children}))
+			}
+		}
+		if prefix != "" {
+			ranges = append(ranges, RangeOfKey(prefix))
+		}
+	}
+	has := func(r Range, key string) bool { return key >= r.Start() && r.Covers(key) }
+	within := 0
+	for _, r := range ranges {
+		for _, o := range ranges {
+			if !r.Within(o) {
+				continue
+			}
+			within++
+			for _, key := range keys {
+				if has(r, key) && (!has(o, key) || o.children) {
+					t.Errorf("%+v is within %+v, but has %q", r, o, key)
+				}
+			}
+		}
+		if !r.children && !r.Within(r) {
+			t.Errorf("%+v is not within itself", r)
+		}
+	}
+	if within < 50 {
+		t.Errorf("only %d ranges are within others", within)
+	}
+}

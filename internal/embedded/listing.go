@@ -44,6 +44,18 @@ func (r Range) Covers(key string) bool {
 	return strings.HasPrefix(key, r.dir)
 }
 
+// Within reports whether all that r covers, o covers too, as keys and not as
+// directories.
+func (r Range) Within(o Range) bool {
+	if o.children || r.Start() < o.Start() {
+		return false
+	}
+	if r.exact || o.exact {
+		return r.exact == o.exact && r.dir == o.dir || r.exact && o.Covers(r.dir)
+	}
+	return strings.HasPrefix(r.dir, o.dir)
+}
+
 // Place tells what to list for a key that is covered: the key itself, the
 // directory that it lies in (with its slash), or nothing (""); and where to go
 // on, "" for the key that follows.

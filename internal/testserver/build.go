@@ -1,6 +1,7 @@
 package testserver
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -16,6 +17,7 @@ import (
 // A goServer is a server built from a module below integration/servers, which pins its version.
 type goServer struct {
 	store  Store
+	binary string // its name, if that is not the store's
 	module string // whose version names the binary
 	pkg    string // to build
 }
@@ -23,10 +25,11 @@ type goServer struct {
 // build returns the command of the server, building it if this machine has not done so before. Processes that need it at
 // the same time build it once.
 func build(ctx context.Context, g goServer) ([]string, error) {
-	if given := os.Getenv("KV_TEST_" + strings.ToUpper(string(g.store)) + "_BIN"); given != "" {
+	name := cmp.Or(g.binary, string(g.store))
+	if given := os.Getenv("KV_TEST_" + strings.ToUpper(name) + "_BIN"); given != "" {
 		bin, err := exec.LookPath(given)
 		if err != nil {
-			return nil, unavailable("%s: %w", g.store, err)
+			return nil, unavailable("%s: %w", name, err)
 		}
 		return []string{bin}, nil
 	}
@@ -42,7 +45,7 @@ func build(ctx context.Context, g goServer) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	bin := filepath.Join(cache, string(g.store)+"-"+version)
+	bin := filepath.Join(cache, name+"-"+version)
 	if exists(bin) {
 		return []string{bin}, nil
 	}
@@ -52,7 +55,7 @@ func build(ctx context.Context, g goServer) ([]string, error) {
 	}
 	defer unlock()
 	if !exists(bin) { // another process may have built it meanwhile
-		fmt.Fprintf(os.Stderr, "testserver: building %s %s, once for this machine\n", g.store, version)
+		fmt.Fprintf(os.Stderr, "testserver: building %s %s, once for this machine\n", name, version)
 		if err := compile(ctx, source, g.pkg, bin); err != nil {
 			return nil, err
 		}

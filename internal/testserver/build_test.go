@@ -108,3 +108,19 @@ func TestOutsideOfRepository(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
+
+func TestTools(t *testing.T) {
+	for _, store := range Stores() {
+		argv := Tool(t, store)
+		if len(argv) == 0 || !filepath.IsAbs(argv[0]) || !exists(argv[0]) {
+			t.Errorf("%s: %q", store, argv)
+		}
+	}
+	if _, err := InstallTool(t.Context(), "none"); err == nil || errors.Is(err, ErrUnavailable) {
+		t.Errorf("the tool of no store: %v", err)
+	}
+	t.Setenv("KV_TEST_ETCDCTL_BIN", filepath.Join(t.TempDir(), "absent"))
+	if _, err := InstallTool(t.Context(), Etcd); !errors.Is(err, ErrUnavailable) {
+		t.Errorf("absent binary: %v", err)
+	}
+}

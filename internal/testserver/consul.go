@@ -12,8 +12,11 @@ import (
 
 type consul struct{}
 
+// consulBuild is the server and the tool in one.
+var consulBuild = goServer{store: Consul, module: "github.com/hashicorp/consul", pkg: "github.com/hashicorp/consul"}
+
 func (consul) find(ctx context.Context) ([]string, error) {
-	argv, err := build(ctx, goServer{store: Consul, module: "github.com/hashicorp/consul", pkg: "github.com/hashicorp/consul"})
+	argv, err := build(ctx, consulBuild)
 	if err != nil {
 		return nil, err
 	}

@@ -47,11 +47,12 @@
 //	KV_TEST_REQUIRE             stores, separated by commas, that have to run ("all" for every one): a test that cannot
 //	                            have its server then fails. Without it, the test is skipped and says what is missing.
 //	KV_TEST_CACHE               where built servers are kept; by default kv-test in os.UserCacheDir.
-//	KV_TEST_ETCD_BIN            a server binary to use in place of the built one. _CONSUL_ and _REDIS_ alike.
+//	KV_TEST_ETCD_BIN            a server binary to use in place of the built one. _CONSUL_ and _REDIS_ alike, and
+//	                            _ETCDCTL_ for the tool.
 //	KV_TEST_ZOOKEEPER_CLASSPATH ZooKeeper's jars, in place of the Debian package's.
 //
 // etcd and Consul are built from the modules below integration/servers, at the versions pinned there, once a machine;
-// Redis and ZooKeeper come from the operating system's packages. "go run ./internal/testserver/install" builds ahead of
+// Redis and ZooKeeper come from the operating system's packages. So do the stores' own tools (Tool). "go run ./internal/testserver/install" builds ahead of
 // the tests what is missing: Consul takes minutes.
 //
 // With -short no server is run, unless it is required.

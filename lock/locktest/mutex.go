@@ -12,30 +12,48 @@ import (
 	"github.com/polykv/kv/lock"
 )
 
+// exclusion takes one lock many times over, from several clients, which are
+// replaced by new ones half way: tokens go on to grow.
 func exclusion(e *env) {
-	const contenders = 16
+	const contenders = 32
 	n := e.h.Acquisitions
 	if n == 0 {
-		n = 200
+		n = 1000
 	}
-	clients := []*kv.Store{e.open(), e.open()}
+	var last atomic.Uint64
+	for _, half := range []int{n / 2, n - n/2} {
+		clients := []*kv.Store{e.open(), e.open(), e.open(), e.open()}
+		contend(e, clients, contenders, half, &last)
+		for _, s := range clients {
+			e.must("close", s.Close())
+		}
+	}
+}
+
+// contend has contenders of clients take one lock n times, one at a time, with
+// tokens above last that grow.
+func contend(e *env, clients []*kv.Store, contenders, n int, last *atomic.Uint64) {
 	var inside atomic.Int32
-	var taken atomic.Int64
-	var token atomic.Uint64
+	var taken, held atomic.Int64
 	var wg sync.WaitGroup
+	ctx := e.ctx()
 	for i := range contenders {
 		wg.Go(func() {
 			s := clients[i%len(clients)]
 			for taken.Add(1) <= int64(n) {
-				err := lock.Do(e.ctx(), s, "a/lock", func(ctx context.Context, held *lock.Held) error {
+				err := lock.Do(ctx, s, "a/lock", func(ctx context.Context, h *lock.Held) error {
 					if inside.Add(1) != 1 {
 						return errors.New("two holders at a time")
 					}
 					defer inside.Add(-1)
-					if last := token.Swap(held.Token()); last >= held.Token() {
-						return fmt.Errorf("token %d after %d", held.Token(), last)
+					held.Add(1)
+					if was := last.Swap(h.Token()); was >= h.Token() {
+						return fmt.Errorf("token %d after %d", h.Token(), was)
 					}
-					_, err := s.Put(ctx, "a/fenced", fmt.Append(nil, held.Token()), kv.If(held.Check()))
+					if h.Token()%8 != 0 {
+						return nil // the store's own word on it is dear
+					}
+					_, err := s.Put(ctx, "a/fenced", fmt.Append(nil, h.Token()), kv.If(h.Check()))
 					return err
 				})
 				if err != nil {
@@ -46,6 +64,9 @@ func exclusion(e *env) {
 		})
 	}
 	wg.Wait()
+	if got := held.Load(); got != int64(n) && !e.Failed() {
+		e.Errorf("held %d times, want %d", got, n)
+	}
 }
 
 // queueUp starts a Lock and returns when it is certain to be in the queue

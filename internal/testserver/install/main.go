@@ -1,5 +1,5 @@
-// Command install builds the servers that the tests run, so that the first test does not have to: all of them, or those
-// named by its arguments. It prints the command that runs each, and fails if one cannot be had.
+// Command install builds the servers that the tests run, and the stores' own tools, so that the first test does not have
+// to: all of them, or those named by its arguments. It prints the command that runs each, and fails if one cannot be had.
 package main
 
 import (
@@ -24,13 +24,15 @@ func main() {
 	}
 	failed := false
 	for _, store := range stores {
-		argv, err := testserver.Install(ctx, store)
-		if err != nil {
-			fmt.Fprintf(os.Stderr, "%s: %v\n", store, err)
-			failed = true
-			continue
+		for _, install := range []func(context.Context, testserver.Store) ([]string, error){testserver.Install, testserver.InstallTool} {
+			argv, err := install(ctx, store)
+			if err != nil {
+				fmt.Fprintf(os.Stderr, "%s: %v\n", store, err)
+				failed = true
+				continue
+			}
+			fmt.Printf("%s: %s\n", store, strings.Join(argv, " "))
 		}
-		fmt.Printf("%s: %s\n", store, strings.Join(argv, " "))
 	}
 	if failed {
 		os.Exit(1)

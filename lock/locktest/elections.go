@@ -1,0 +1,100 @@
+package locktest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"time"
+
+	"github.com/polykv/kv"
+	"github.com/polykv/kv/backend"
+	"github.com/polykv/kv/lock"
+)
+
+// speechless has leaders speak whose time is over.
+func speechless(e *env) {
+	var cut shut
+	s := e.open(kv.Intercept(cut.intercept))
+	el := lock.NewElection(s, "e", lock.Lease(shortest(s)))
+	first, err := el.Campaign(e.ctx(), "first")
+	e.must("campaign", err)
+	e.must("resign", first.Resign(e.ctx()))
+	if err := first.Proclaim(e.ctx(), "resigned"); !errors.Is(err, kv.ErrLockLost) {
+		e.Errorf("a proclamation of one who has resigned: %v", err)
+	}
+	if _, err := el.Leader(e.ctx()); !errors.Is(err, kv.ErrNotFound) {
+		e.Errorf("the leader after the only one has resigned: %v", err)
+	}
+	again, err := el.Campaign(e.ctx(), "again")
+	e.must("campaign again", err)
+	if again.Token() <= first.Token() {
+		e.Errorf("token %d after %d", again.Token(), first.Token())
+	}
+	cut.off()
+	select {
+	case <-again.Done():
+	case <-time.After(shortest(s) + lag):
+		e.Fatal("the leader was not told of its loss")
+	}
+	// The store may still have the place for a moment.
+	if err := again.Proclaim(e.ctx(), "lost"); !errors.Is(err, kv.ErrLockLost) {
+		e.Errorf("a proclamation of one who has lost: %v", err)
+	}
+	if err := again.Resign(e.ctx()); !errors.Is(err, kv.ErrLockLost) {
+		e.Errorf("the resignation of one who has lost: %v", err)
+	}
+}
+
+// laggard is a store whose Holders tells of an earlier leader in between, as
+// that of a client does that has moved to a server which lags behind.
+type laggard struct{ backend.Store }
+
+func (l laggard) Holders(ctx context.Context, name string) iter.Seq2[backend.Holder, error] {
+	return func(yield func(backend.Holder, error) bool) {
+		var before *backend.Holder
+		for h, err := range l.Store.Holders(ctx, name) {
+			if !yield(h, err) {
+				return
+			}
+			if err != nil || h.Token == 0 {
+				continue
+			}
+			if before != nil && before.Token < h.Token && (!yield(*before, nil) || !yield(h, nil)) {
+				return
+			}
+			before = &h
+		}
+	}
+}
+
+func orderly(e *env) {
+	raw := e.h.Open(e.T, e.root)
+	observing := kv.New(laggard{raw})
+	defer observing.Close()
+	if !observing.Capabilities().DurableFence {
+		e.Log("an older token may be a later one: DurableFence is unset")
+		return
+	}
+	seen := make(chan lock.Leader, 100)
+	ctx, cancel := context.WithCancel(e.ctx())
+	done := make(chan struct{})
+	defer func() { cancel(); <-done }()
+	go func() {
+		defer close(done)
+		for l, err := range lock.NewElection(observing, "e").Observe(ctx) {
+			if err == nil {
+				seen <- l
+			}
+		}
+	}()
+	for i := range 3 {
+		want := fmt.Sprint("leader ", i)
+		l, err := lock.NewElection(e.open(), "e").Campaign(e.ctx(), want)
+		e.must("campaign", err)
+		if got := soon(e, "the observer", seen); got.Value != want {
+			e.Errorf("the observer saw %q, want %q", got.Value, want)
+		}
+		e.must("resign", l.Resign(e.ctx()))
+	}
+}
