@@ -53,3 +53,57 @@ func TestListAfterGet(t *testing.T) {
 		}
 	}
 }
+
+// R21: a watch that is resumed in another process, and again in a third one before it has come to what the second one
+// wrote, goes on where it was.
+func TestResumeTwice(t *testing.T) {
+	ctx := t.Context()
+	url := "bolt://" + filepath.Join(t.TempDir(), "kv.db") + "?history=true"
+	process := func(f func(s backend.Store)) {
+		t.Helper()
+		s, err := openURL(ctx, url, boltkv.Driver{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		f(s)
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var token backend.Token
+	process(func(s backend.Store) {
+		w, err := s.Watch(ctx, "", backend.WatchOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := range 4 {
+			if _, err := s.Put(ctx, "k", fmt.Append(nil, i), backend.PutOptions{}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		ev, err := w.Next(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		token = ev.Token
+	})
+	for i := range 3 {
+		process(func(s backend.Store) {
+			w, err := s.Watch(ctx, "", backend.WatchOptions{Resume: token})
+			if err != nil {
+				t.Fatal(err)
+			}
+			ev, err := w.Next(ctx)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if want := fmt.Sprint(i + 1); string(ev.Value) != want {
+				t.Fatalf("the watch goes on with %q, want %q", ev.Value, want)
+			}
+			token = ev.Token
+			if _, err := s.Put(ctx, "other", nil, backend.PutOptions{}); err != nil {
+				t.Fatal(err)
+			}
+		})
+	}
+}
