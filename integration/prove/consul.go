@@ -34,7 +34,6 @@ func Consul(ctx context.Context, nodes int) (*Target, error) {
 	t.Faults = append(t.Faults, kill("kill", anyNode(nodes)), pause("pause", pauseOfServer, anyNode(nodes)))
 	if nodes > 1 {
 		t.Faults = append(t.Faults, kill("kill the leader", a.leader), pause("pause the leader", pauseOfLeader, a.leader))
-		t.Faults = append(t.Faults, partitions(t, "", a.leader)...)
 	}
 	return t, nil
 }

@@ -38,7 +38,6 @@ func Etcd(ctx context.Context, nodes int) (*Target, error) {
 	t.Faults = append(t.Faults, kill("kill", anyNode(nodes)), pause("pause", pauseOfServer, anyNode(nodes)), a.compaction())
 	if nodes > 1 {
 		t.Faults = append(t.Faults, kill("kill the leader", a.leader), pause("pause the leader", pauseOfLeader, a.leader), a.moveLeader())
-		t.Faults = append(t.Faults, partitions(t, "", a.leader)...)
 	}
 	return t, nil
 }

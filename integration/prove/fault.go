@@ -176,6 +176,3 @@ var pauseOfServer = [2]time.Duration{200 * time.Millisecond, 2500 * time.Millise
 
 // pauseOfLeader is long enough for another one to be elected.
 var pauseOfLeader = [2]time.Duration{2500 * time.Millisecond, 5 * time.Second}
-
-// partitions will be those between nodes.
-func partitions(*Target, string, func(context.Context, *field) ([]int, error)) []Fault { return nil }

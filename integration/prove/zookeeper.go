@@ -40,7 +40,6 @@ func ZooKeeper(ctx context.Context, nodes int) (*Target, error) {
 		paused := pause("pause the leader", pauseOfLeader, a.leader)
 		paused.Exempt = exemptReads // it may answer a sync before it learns that it leads no more
 		t.Faults = append(t.Faults, kill("kill the leader", a.leader), paused)
-		t.Faults = append(t.Faults, partitions(t, exemptReads, a.leader)...)
 	}
 	return t, nil
 }

@@ -2,10 +2,12 @@ package testserver
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -97,7 +99,12 @@ func (p *Proxy) Refuse(refuse bool) {
 		_ = p.listener.Close() // nothing is written through it
 		p.listener = nil
 	case !refuse && p.listener == nil:
-		if err := p.listen(); err != nil {
+		// The old listener goes when the call of Accept that was under way has come back.
+		err := p.listen()
+		for end := time.Now().Add(5 * time.Second); errors.Is(err, syscall.EADDRINUSE) && time.Now().Before(end); err = p.listen() {
+			time.Sleep(time.Millisecond)
+		}
+		if err != nil {
 			p.failed(fmt.Errorf("proxy cannot accept connections again: %w", err))
 		}
 	}
