@@ -80,13 +80,18 @@ func (p *Plan) Run(ctx context.Context) []Tally {
 	var wg sync.WaitGroup
 	for store, n := range targets {
 		wg.Go(func() {
-			done := 0
+			done, left := 0, n
 			for i, o := range all {
 				if o.Store != store {
 					continue
 				}
 				share := p.Ops / n
-				out[i] = p.target(ctx, o, share, func(ops int) time.Duration {
+				var until time.Time
+				if !p.Until.IsZero() {
+					until = time.Now().Add(time.Until(p.Until) / time.Duration(left))
+				}
+				left--
+				out[i] = p.target(ctx, o, share, until, func(ops int) time.Duration {
 					now := max(done+ops, 1)
 					left := time.Duration(float64(time.Since(began)) / float64(now) * float64(p.Ops-now))
 					return max(left, 0).Round(time.Second)
@@ -122,11 +127,9 @@ func (p *Plan) soak(ctx context.Context, o Opener, t *Tally) {
 	p.Log("%-20s soak of %v: %s (%v)", o.Name, p.Soak, t.Soak, err)
 }
 
-// over reports whether the time for new rounds has passed.
-func (p *Plan) over() bool { return !p.Until.IsZero() && time.Now().After(p.Until) }
-
-// target makes the rounds of one target, each fault in turn, until share operations were made and each fault was there.
-func (p *Plan) target(ctx context.Context, o Opener, share int, left func(int) time.Duration) (t Tally) {
+// target makes the rounds of one target, each fault in turn, until share operations were made and each fault was there, or
+// the time is over.
+func (p *Plan) target(ctx context.Context, o Opener, share int, until time.Time, left func(int) time.Duration) (t Tally) {
 	t.Target, t.Store = o.Name, o.Store
 	target, err := o.Open(ctx)
 	if err != nil {
@@ -138,8 +141,11 @@ func (p *Plan) target(ctx context.Context, o Opener, share int, left func(int) t
 	t.Version = target.Version
 	rng := rand.New(rand.NewPCG(p.Seed, uint64(len(o.Name))))
 	t.Faults = map[string]int{}
-	for i := 0; ctx.Err() == nil && !p.over() && (t.Ops < share || i < len(target.Faults)); i++ {
-		f := target.Faults[i%len(target.Faults)]
+	faults := slices.Clone(target.Faults)
+	rng.Shuffle(len(faults), func(i, j int) { faults[i], faults[j] = faults[j], faults[i] })
+	over := func() bool { return !until.IsZero() && time.Now().After(until) }
+	for i := 0; ctx.Err() == nil && !over() && (t.Ops < share || i < len(target.Faults)); i++ {
+		f := faults[i%len(faults)]
 		r := &Round{Target: target, Fault: f, Seed: rng.Uint64() >> 24, Ops: p.Round, Cycles: 2, Longest: 90 * time.Second, Dir: p.Dir}
 		res, err := r.Run(ctx)
 		t.add(res)
