@@ -19,15 +19,28 @@ export GORACE := suppressions=$(CURDIR)/backend/zookeeperkv/testdata/race-suppre
 in-modules = @failed=; for dir in $(MODULES); do (cd $$dir && $(1)) || failed="$$failed $$dir"; done; \
 	if [ -n "$$failed" ]; then echo "failed in:$$failed" >&2; exit 1; fi
 
-.PHONY: test quick setup packages servers alone format vet lint fuzz bench light prove
+.PHONY: test quick containers versions setup packages servers alone format vet lint fuzz bench light prove
 
-## test: set up, then run all tests of all modules, with the race detector and real servers
+## test: set up, then run all tests of all modules, each by itself as its users get it, with the race detector and real servers
 test: setup
-	$(call in-modules,KV_TEST_REQUIRE=$(REQUIRE) $(GO) test -race -timeout 30m $(TESTFLAGS) ./...)
+	$(call in-modules,GOWORK=off KV_TEST_REQUIRE=$(REQUIRE) $(GO) test -race -timeout 30m $(TESTFLAGS) ./...)
 
 ## quick: the tests that need no server
 quick:
 	$(call in-modules,KV_TEST_PROVIDER=none $(GO) test $(TESTFLAGS) ./...)
+	@echo "not run: the tests on etcd, Consul, ZooKeeper and Redis, which make test installs or builds"
+
+## containers: the suites on servers in containers, of images that are made of the servers which the other tests use
+containers: setup
+	cd integration && images=$$(images/build) && export $$images TESTCONTAINERS_RYUK_DISABLED=true && \
+		KV_TEST_PROVIDER=containers $(GO) test -race -timeout 30m $(TESTFLAGS) ./containers
+
+# The newest of each line of etcd, and the oldest that Debian has.
+VERSIONS ?= debian,v3.5.35,v3.6.16
+
+## versions: the suites on other versions of etcd, see docs/versions.md
+versions:
+	cd integration && KV_TEST_VERSIONS=$(VERSIONS) $(GO) test -race -timeout 30m $(TESTFLAGS) -run TestVersions .
 
 ## setup: what the tests need besides Go
 setup: packages servers

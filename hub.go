@@ -49,7 +49,8 @@ type hub struct {
 	// new upstream: what that tells before, the repair may have listed, and
 	// last does not say from where on it tells everything.
 	mended    bool
-	repairing bool // until the differences are told: nobody reads beside that
+	floor     Revision // up to here everything is in what the repair has listed, if that is one state
+	repairing bool     // until the differences are told: nobody reads beside that
 }
 
 // mark is a place in a subscription's queue that a Sync asked for.
@@ -203,9 +204,13 @@ func (h *hub) dispatch(ev backend.Event) {
 		h.answer(ev)
 		return
 	}
-	if !h.overlaps(ev) {
-		h.handOn(ev)
+	if h.overlaps(ev) {
+		return
 	}
+	if h.mended {
+		ev.Token = "" // from there on, what the repair has told would come again
+	}
+	h.handOn(ev)
 }
 
 // handOn puts ev into the queues. h.mu is held.
@@ -228,7 +233,7 @@ func (h *hub) overlaps(ev backend.Event) bool {
 		return false
 	}
 	is, ok := h.table[ev.Entry.Key]
-	return ok && ev.Revision <= is.rev || !ok && ev.Kind != Created
+	return ev.Revision <= h.floor || ok && ev.Revision <= is.rev || !ok && ev.Kind != Created
 }
 
 // record keeps the table up to date.

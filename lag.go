@@ -72,24 +72,13 @@ func (s *subscription) note(q queued) {
 	if s.dirty == nil || key == "" {
 		return
 	}
-	d, known := s.dirty[key]
-	if !known {
-		d.existed, d.rev = q.Kind != Created, notCurrent
-		switch q.Kind {
-		case Updated:
-			d.created = q.Entry.Created
-		case Deleted:
-			d.created = notCurrent
-		}
-	}
-	d.there = q.Kind != Deleted
+	d := s.dirty.note(q.Event)
 	if !d.there && !d.existed && s.settled {
 		// It came and went, and a reader who knows what the stream has told
 		// knows nothing of it. One that lists, or mends, may have read it.
 		delete(s.dirty, key)
 		return
 	}
-	s.dirty[key] = d
 	if !s.settled && !s.gap && len(s.dirty)*eventBytes > s.c.watchBuffer {
 		s.widen()
 	}
@@ -102,12 +91,12 @@ func (s *subscription) noteTold(ev backend.Event) {
 	}
 	d, known := s.dirty[ev.Entry.Key]
 	d.existed, d.rev, d.created = ev.Kind != Deleted, ev.Revision, ev.Entry.Created
-	passed := s.h.placed && ev.Revision < s.h.last // the hub has handed ev on
+	passed := s.h.placed && !s.h.mended && ev.Revision < s.h.last // the hub has handed ev on
 	if !known {
 		// Where the hub was before, the key has gone since.
 		d.there = d.existed && !passed
 	}
-	if !d.existed && !d.there && passed {
+	if !d.existed && !d.there && passed && !s.gap { // a base may have it
 		delete(s.dirty, ev.Entry.Key)
 		return
 	}
@@ -127,6 +116,23 @@ func (s *subscription) widen() {
 
 // dirtyKeys are those that a lagging reader does not know as they are.
 type dirtyKeys map[string]dirtyKey
+
+// note adds what was known before ev, unless the key is there already.
+func (dirty dirtyKeys) note(ev backend.Event) dirtyKey {
+	d, known := dirty[ev.Entry.Key]
+	if !known {
+		d.existed, d.rev = ev.Kind != Created, notCurrent
+		switch ev.Kind {
+		case Updated:
+			d.created = ev.Entry.Created
+		case Deleted:
+			d.created = notCurrent
+		}
+	}
+	d.there = ev.Kind != Deleted
+	dirty[ev.Entry.Key] = d
+	return d
+}
 
 // undo makes of what is known of all keys what the reader knows of them.
 func (dirty dirtyKeys) undo(known map[string]version) {
@@ -203,7 +209,11 @@ func (s *subscription) fromReplay(ctx context.Context) (backend.Event, bool, err
 	caught := ev.Kind == Progress && s.h.placed && !s.h.mended && s.h.last <= ev.Revision
 	if caught {
 		// The replay has told what the hub may have missed, too.
+		ahead := s.dirty
 		s.keepUp()
+		if ev.Revision > s.h.last {
+			s.ahead = ahead
+		}
 		s.from, s.gap, s.base = ev.Revision, false, nil
 		// If the end of a repair was among what was dropped, it is here.
 		s.ready = append(s.ready, backend.Event{Kind: Synced, Entry: backend.Entry{Revision: ev.Revision}, Token: ev.Token})

@@ -32,6 +32,9 @@ func (r *relisting) stop() {
 // not hear of any more (dirty) and those that it was told of since. h.mu is
 // held.
 func (s *subscription) relist(dirty dirtyKeys) {
+	if s.view == nil {
+		s.view = newView(false)
+	}
 	before := s.view.m
 	if !s.view.all {
 		before = s.base

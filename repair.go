@@ -28,16 +28,19 @@ func (h *hub) repair() bool {
 		switch {
 		case sub.snapshot:
 			snapshots++
-			sub.from = 0 // revisions may start lower in a restored store
-			if sub.apart = !sub.settled; sub.apart && !sub.gap {
-				sub.gap, sub.base = true, maps.Clone(table)
+			if sub.from > h.last && sub.ahead != nil {
+				sub.settled = false // it knows more than the table
 			}
+			if sub.apart = !sub.settled; sub.apart {
+				sub.setApart(table)
+			}
+			sub.from, sub.ahead = 0, nil // revisions may start lower in a restored store
 		case sub.ended == nil:
 			sub.ended = ErrHistoryLost
 			sub.wake()
 		}
 	}
-	h.last, h.whole, h.placed = 0, 0, false
+	h.last, h.whole, h.placed, h.floor = 0, 0, false, 0
 	// What was asked of the old upstream is asked of the new one.
 	h.waiting = append(h.asked, h.waiting...)
 	h.asked, h.syncing, h.mended, h.repairing = nil, true, true, true
@@ -71,6 +74,10 @@ func (h *hub) repair() bool {
 	for sub := range h.subs {
 		if sub.apart && !sub.lagging {
 			sub.push(queued{relist: true})
+			for _, q := range sub.held {
+				sub.queue.push(q)
+			}
+			sub.held = nil
 		}
 		sub.apart = false
 	}
@@ -80,6 +87,42 @@ func (h *hub) repair() bool {
 	}
 	h.sync(mark{}) // of nobody: its answer ends mended
 	return true
+}
+
+// setApart has a subscription that knows something else than the table list
+// again. What its queue holds is of no use to it any more, and revisions do not
+// tell that: the next may be lower. h.mu is held.
+func (s *subscription) setApart(table map[string]version) {
+	if !s.gap {
+		s.gap = true
+		if s.base = maps.Clone(table); s.base != nil && s.from > s.h.last {
+			s.ahead.undo(s.base)
+		}
+	}
+	// The base is what the reader knows who has read what precedes the gap.
+	unread, before := dirtyKeys{}, true
+	for q := range s.queue.all {
+		switch {
+		case q.mark != 0 && s.taken[q.mark]:
+			s.held = append(s.held, q)
+		case q.mark != 0:
+			s.come(q.mark)
+		case q.relist:
+			before = false
+		case before && q.Entry.Key != "":
+			unread.note(q.Event)
+		}
+	}
+	if s.queue.len() > 0 {
+		s.resumeAt = "" // which is behind the queue
+	}
+	s.queue = queue{}
+	if s.base != nil {
+		unread.undo(s.base)
+		for key := range unread {
+			delete(s.dirty, key)
+		}
+	}
 }
 
 // reopen establishes a new upstream and hands on the differences. It may be
@@ -113,7 +156,8 @@ func (h *hub) tell(ev backend.Event) {
 
 func (h *hub) differences(ctx context.Context) error {
 	there := map[string]struct{}{}
-	for e, err := range h.c.scan(ctx, h.key, backend.ListOptions{}) {
+	var at Revision
+	for e, err := range h.c.scan(ctx, h.key, backend.ListOptions{At: &at}) {
 		if err != nil {
 			return err
 		}
@@ -136,5 +180,8 @@ func (h *hub) differences(ctx context.Context) error {
 	for _, key := range gone {
 		h.tell(backend.Event{Kind: Deleted, Entry: backend.Entry{Key: key}})
 	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.floor = at
 	return nil
 }

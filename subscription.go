@@ -45,6 +45,7 @@ type subscription struct {
 	lagging  bool                     // the hub does not queue: replay from resumeAt
 	resumeAt Token
 	dirty    dirtyKeys          // what changed while lagging; nil if nobody asks
+	ahead    dirtyKeys          // what a replay has told that the hub has still to hand on
 	settled  bool               // the reader knows just what the hub's table knows
 	settleAt uint64             // the mark from which on it will
 	gap      bool               // the hub missed events, and could not repair for this one: list again
@@ -250,6 +251,7 @@ func (s *subscription) push(q queued) {
 		}
 		return
 	}
+	s.ahead = nil // the hub has come to where the replay ended
 	s.queue.push(q)
 	if s.queue.bytes > s.c.watchBuffer {
 		s.overflow()

@@ -61,7 +61,7 @@ func TestLateWatches(t *testing.T) {
 				}
 				return m
 			})
-			for i := range 24 {
+			for i := range 16 {
 				w, err := s.Watch(t.Context(), "", kv.FromSnapshot())
 				if err != nil {
 					t.Errorf("watch: %v", err)
@@ -78,7 +78,7 @@ func TestLateWatches(t *testing.T) {
 						t.Errorf("watch %d: %v", i, err)
 					}
 				})
-				<-time.After(time.Duration(rand.IntN(40)) * time.Millisecond)
+				<-time.After(time.Duration(rand.IntN(30)) * time.Millisecond)
 			}
 			close(stop)
 			writing.Wait()

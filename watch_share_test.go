@@ -150,7 +150,7 @@ func writes(t *testing.T, s *kv.Store, dir string, n int, rng *rand.Rand) []back
 // closed, and judges all that it told.
 func follow(w *kv.Watch[[]byte], v *backendtest.Validator, slow time.Duration, untoken bool, done <-chan struct{}, final func() map[string]kv.Revision) error {
 	defer w.Close()
-	deadline := time.Now().Add(20 * time.Second)
+	var deadline time.Time // once all is written
 	var events int
 	for {
 		ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
@@ -169,6 +169,9 @@ func follow(w *kv.Watch[[]byte], v *backendtest.Validator, slow time.Duration, u
 			}
 			if same && len(now) == len(want) {
 				return nil
+			}
+			if deadline.IsZero() {
+				deadline = time.Now().Add(time.Minute)
 			}
 			if time.Now().After(deadline) {
 				return fmt.Errorf("after %d events the stream has %d keys, the store %d", events, len(now), len(want))

@@ -93,3 +93,39 @@ func TestRules(t *testing.T) {
 		t.Error("no cases were found")
 	}
 }
+
+// keptOnce are the guarantees that package kv, or the shape of the interface, keeps for all stores alike: semantics.md says
+// so. A store's page has to say of every other one how it is kept there.
+var keptOnce = map[int]bool{1: true, 3: true, 8: true, 13: true, 15: true, 35: true, 39: true, 40: true, 41: true, 42: true, 43: true, 44: true}
+
+var named = regexp.MustCompile(`R(\d+)(?:–R(\d+))?`)
+
+func TestStoresSayHowEachRuleIsKept(t *testing.T) {
+	for _, store := range []string{"etcd", "consul", "zookeeper", "redis", "bolt"} {
+		text, err := os.ReadFile(filepath.Join("stores", store+".md"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		said := map[int]bool{}
+		for _, m := range named.FindAllStringSubmatch(string(text), -1) {
+			first, _ := strconv.Atoi(m[1])
+			last, err := strconv.Atoi(m[2])
+			if err != nil {
+				last = first
+			}
+			for r := first; r <= last; r++ {
+				said[r] = true
+			}
+		}
+		for r := 1; r <= lastRule; r++ {
+			if !said[r] && !keptOnce[r] {
+				t.Errorf("stores/%s.md does not say how R%d is kept", store, r)
+			}
+		}
+		for _, section := range []string{"## Cost", "## Limits", "## Rights"} {
+			if !strings.Contains(string(text), "\n"+section) && !(store == "bolt" && section == "## Limits") {
+				t.Errorf("stores/%s.md has no section %q", store, section)
+			}
+		}
+	}
+}

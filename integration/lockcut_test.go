@@ -109,7 +109,7 @@ func (g *guarded) keptOrTold(lease time.Duration) bool {
 			if !errors.Is(g.held.Err(), kv.ErrLockLost) {
 				g.t.Errorf("Err of a lock whose context has ended: %v", g.held.Err())
 			}
-			if late := at.Sub(g.renew.at().Add(lease)); late > lockLag/4 {
+			if late := at.Sub(g.renew.at().Add(lease)); late > lockLag {
 				g.t.Errorf("the holder was told %v after the end of its lease", late)
 			}
 			g.over()
@@ -220,7 +220,7 @@ func TestLockConnection(t *testing.T) {
 				t.Fatal(err)
 			}
 			at := <-g.told
-			if late := at.Sub(g.renew.at().Add(srv.lease)); late > lockLag/4 {
+			if late := at.Sub(g.renew.at().Add(srv.lease)); late > lockLag {
 				t.Errorf("the holder was told %v after the end of its lease", late)
 			}
 			if err := srv.Resume(); err != nil {

@@ -21,7 +21,8 @@ const (
 	cancelled   lockFault = "cancelled at"      // the caller's context ends as the request leaves
 	lostRequest lockFault = "without"           // the server never gets it, and the connection breaks
 	lostReply   lockFault = "without the reply" // the server does what it is asked, and the connection breaks
-	stalled1    lockFault = "stalled at"        // nothing passes any more, and the caller's context ends
+	silenced    lockFault = "stalled at"        // nothing passes any more, and the caller's context ends
+	closed      lockFault = "closed at"         // the store is closed as the request leaves
 )
 
 // faultAt is one fault at the n-th request that passes a proxy, from now on.
@@ -30,6 +31,7 @@ type faultAt struct {
 	n      int
 	proxy  *testserver.Proxy
 	cancel context.CancelFunc
+	close  func() error
 
 	mu    sync.Mutex
 	seen  int
@@ -56,8 +58,11 @@ func (f *faultAt) arm(store testserver.Store) {
 		case cancelled:
 			f.cancel()
 			return false
-		case stalled1:
+		case silenced:
 			f.done.Go(func() { f.proxy.Stall(); f.cancel() }) // the proxy waits for match
+			return false
+		case closed:
+			f.done.Go(func() { _ = f.close() }) // the test looks at the error, later
 			return false
 		}
 		return true
@@ -87,13 +92,13 @@ func (f *faultAt) disarm() (fired bool) {
 func TestLockFaults(t *testing.T) {
 	onLockServers(t, func(t *testing.T, srv lockServer) {
 		for _, held := range []bool{false, true} {
-			for _, fault := range []lockFault{cancelled, lostRequest, lostReply, stalled1} {
+			for _, fault := range []lockFault{cancelled, lostRequest, lostReply, silenced, closed} {
 				state := "free"
 				if held {
 					state = "held"
 				}
 				for n := 0; ; n++ {
-					fired := true
+					fired := false
 					t.Run(fmt.Sprintf("%s, %s request %d", state, fault, n), func(t *testing.T) {
 						fired = lockWithFault(t, srv, fault, n, held)
 					})
@@ -128,7 +133,7 @@ func lockWithFault(t *testing.T, srv lockServer, fault lockFault, n int, held bo
 			t.Fatal(err)
 		}
 	}
-	f := &faultAt{fault: fault, n: n, proxy: proxy, cancel: cancel}
+	f := &faultAt{fault: fault, n: n, proxy: proxy, cancel: cancel, close: s.Close}
 	f.arm(srv.Store())
 	over := make(chan error, 1)
 	go func() {
@@ -177,9 +182,13 @@ func checkFault(t *testing.T, fault lockFault, fired bool, err error) {
 	case err == nil:
 	case !fired:
 		t.Errorf("an acquisition without a fault: %v", err)
-	case fault == cancelled || fault == stalled1:
+	case fault == cancelled || fault == silenced:
 		if !errors.Is(err, context.Canceled) {
 			t.Errorf("%v, want %v", err, context.Canceled)
+		}
+	case fault == closed:
+		if !errors.Is(err, kv.ErrClosed) && !errors.Is(err, kv.ErrUncertain) {
+			t.Errorf("%v, want %v", err, kv.ErrClosed)
 		}
 	case !errors.Is(err, kv.ErrUnavailable) && !errors.Is(err, kv.ErrUncertain) && !errors.Is(err, kv.ErrLockLost):
 		t.Errorf("%v, want %v or %v", err, kv.ErrUnavailable, kv.ErrUncertain)

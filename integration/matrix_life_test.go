@@ -17,10 +17,25 @@ import (
 	"github.com/polykv/kv/watch"
 )
 
-// TestRegistrations keeps keys alive for longer than their lease, on every store at once since Consul's takes 20 s, and
-// ends them in every way there is.
-func TestRegistrations(t *testing.T) {
+// TestThatTakesTime runs, at the same time, what mostly waits for leases to end: Consul's take 20 s.
+func TestThatTakesTime(t *testing.T) {
 	t.Parallel()
+	var all sync.WaitGroup
+	defer all.Wait()
+	for name, f := range map[string]func(*testing.T){
+		"Registrations":         registrations,
+		"CrashedRegistrant":     crashedRegistrant,
+		"PredecessorTTLs":       predecessorTTLs,
+		"PredecessorHeartbeat":  predecessorHeartbeat,
+		"PredecessorTwoLeaders": predecessorTwoLeaders,
+	} {
+		all.Go(func() { t.Run(name, f) })
+	}
+}
+
+// registrations keeps keys alive for longer than their lease, on every store at once since Consul's takes 20 s, and
+// ends them in every way there is.
+func registrations(t *testing.T) {
 	onEveryURLAtOnce(t, func(t *testing.T, open func(testing.TB) *kv.Store) {
 		s, other := open(t), open(t)
 		ctx, cancel := context.WithTimeout(t.Context(), 3*within)
@@ -145,10 +160,9 @@ func TestRegistrations(t *testing.T) {
 	})
 }
 
-// TestCrashedRegistrant cuts a client off for good: its key goes by the end of the lease and the slack, and not before; the
+// crashedRegistrant cuts a client off for good: its key goes by the end of the lease and the slack, and not before; the
 // client knows by then.
-func TestCrashedRegistrant(t *testing.T) {
-	t.Parallel()
+func crashedRegistrant(t *testing.T) {
 	var all sync.WaitGroup
 	defer all.Wait()
 	for _, store := range testserver.Stores() {

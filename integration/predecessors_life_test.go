@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -24,6 +25,7 @@ import (
 	"github.com/polykv/kv/backend/rediskv"
 	"github.com/polykv/kv/backend/zookeeperkv"
 	"github.com/polykv/kv/internal/testserver"
+	"github.com/polykv/kv/lock"
 )
 
 // TestPredecessorContexts: ctx was ignored in most calls (stolon left for that: stolon #393). Every call on a server that
@@ -267,6 +269,50 @@ func TestPredecessorPinnedVersions(t *testing.T) {
 			if got := client.Match(text); got != own {
 				t.Errorf("%s requires the client of %s: %v", module, driver, got)
 			}
+		}
+	}
+}
+
+// TestPredecessorCluster: the predecessors could not be used with Redis Cluster. (traefik #9120 #10228) All of a root is in
+// one slot, which its hash tag chooses; roots spread over the servers.
+func TestPredecessorCluster(t *testing.T) {
+	srv := servers.Shared(t, testserver.Spec{Store: testserver.Redis, Cluster: true})
+	ctx, cancel := context.WithTimeout(t.Context(), within)
+	defer cancel()
+	for range 4 { // one slot each
+		rawURL := "redis+cluster://" + strings.Join(srv.Addrs(), ",") + "/{" + testserver.UniqueName(t) + "}"
+		s, other := ok[*kv.Store](t)(openURL(t, drivers, rawURL)), ok[*kv.Store](t)(openURL(t, drivers, rawURL))
+		w := ok[*kv.Watch[[]byte]](t)(other.Watch(ctx, "", kv.FromSnapshot()))
+		nextKey(t, ctx, w, kv.Synced, "")
+		e := put(t, ctx, s, "a/b", "v")
+		nextKey(t, ctx, w, kv.Created, "a/b")
+		tx := s.Txn()
+		tx.Update("a/b", []byte("w"), e.Revision)
+		tx.Create("c", nil, kv.TTL(time.Hour))
+		ok[kv.TxnResult](t)(tx.Commit(ctx))
+		nextKey(t, ctx, w, kv.Updated, "a/b")
+		nextKey(t, ctx, w, kv.Created, "c")
+		if _, err := s.Update(ctx, "a/b", nil, e.Revision); !errors.Is(err, kv.ErrConflict) {
+			t.Errorf("a stale update: %v", err)
+		}
+		held := ok[*lock.Held](t)(lock.TryLock(ctx, s, "l"))
+		if _, err := lock.TryLock(ctx, other, "l"); !errors.Is(err, kv.ErrLocked) {
+			t.Errorf("locked twice: %v", err)
+		}
+		if err := held.Unlock(ctx); err != nil {
+			t.Error(err)
+		}
+		if got := keysOf(t, other.List(ctx, "")); !slices.Equal(got, []string{"a/b", "c"}) {
+			t.Errorf("listed %q", got)
+		}
+		for _, key := range []string{"a/b", "c"} {
+			if err := s.Delete(ctx, key); err != nil {
+				t.Error(err)
+			}
+			nextKey(t, ctx, w, kv.Deleted, key)
+		}
+		if err := w.Close(); err != nil {
+			t.Error(err)
 		}
 	}
 }

@@ -157,9 +157,8 @@ func TestPredecessorSlowList(t *testing.T) {
 	}
 }
 
-// TestPredecessorTTLs is about keys that outlived their time, or did not live for it.
-func TestPredecessorTTLs(t *testing.T) {
-	t.Parallel()
+// predecessorTTLs is about keys that outlived their time, or did not live for it.
+func predecessorTTLs(t *testing.T) {
 	onEveryURLAtOnce(t, func(t *testing.T, open func(testing.TB) *kv.Store) {
 		s, other := open(t), open(t)
 		ctx, cancel := context.WithTimeout(t.Context(), within)

@@ -30,7 +30,7 @@ var servers testserver.Pool
 func TestMain(m *testing.M) {
 	flag.Parse()
 	// Tests of locks wait for leases to end and leave the machine to others meanwhile.
-	if err := flag.Set("test.parallel", "16"); err != nil {
+	if err := flag.Set("test.parallel", "8"); err != nil {
 		panic(err)
 	}
 	goleak.VerifyTestMain(servers.M(m))
@@ -40,31 +40,34 @@ func TestMain(m *testing.M) {
 // where the store has processes.
 type opener func(t testing.TB, root string) backend.Store
 
-// onEveryStore runs f for each store, through the constructors that users call.
+// everyStore are all stores, with how a test gets at each, by the constructor that users call.
+var everyStore = []struct {
+	name string
+	open func(t testing.TB) opener
+}{
+	{"memory", memory},
+	{"bolt", bolt},
+	{"etcd", byURL(testserver.Etcd, etcdkv.Driver{})},
+	{"consul", byURL(testserver.Consul, consulkv.Driver{})},
+	{"zookeeper", byURL(testserver.ZooKeeper, zookeeperkv.Driver{})},
+	{"redis", redisStore},
+}
+
+// onEveryStore runs f for each store.
 func onEveryStore(t *testing.T, f func(t *testing.T, open opener)) {
-	for _, st := range []struct {
-		name string
-		open func(t *testing.T) opener
-	}{
-		{"memory", memory},
-		{"bolt", bolt},
-		{"etcd", byURL(testserver.Etcd, etcdkv.Driver{})},
-		{"consul", byURL(testserver.Consul, consulkv.Driver{})},
-		{"zookeeper", byURL(testserver.ZooKeeper, zookeeperkv.Driver{})},
-		{"redis", redisStore},
-	} {
+	for _, st := range everyStore {
 		t.Run(st.name, func(t *testing.T) { f(t, st.open(t)) })
 	}
 }
 
 // memory gives clients of the same keys in memory.
-func memory(t *testing.T) opener {
+func memory(t testing.TB) opener {
 	return peers(func(string) *memkv.Store { return memkv.New(memkv.Options{}) })
 }
 
 // bolt gives clients of one open file: a second process could not open it, and
 // a second Store on one root would take the writing over.
-func bolt(t *testing.T) opener {
+func bolt(t testing.TB) opener {
 	db, err := bbolt.Open(filepath.Join(t.TempDir(), "kv.db"), 0o600, &bbolt.Options{Timeout: time.Second})
 	if err != nil {
 		t.Fatal(err)
@@ -93,8 +96,8 @@ func peers[S interface {
 	}
 }
 
-func byURL(store testserver.Store, d backend.Driver) func(t *testing.T) opener {
-	return func(t *testing.T) opener {
+func byURL(store testserver.Store, d backend.Driver) func(t testing.TB) opener {
+	return func(t testing.TB) opener {
 		srv := servers.Shared(t, testserver.Spec{Store: store})
 		return func(t testing.TB, root string) backend.Store {
 			u, err := backend.ParseURL(srv.URL() + "/" + root)
@@ -112,7 +115,7 @@ func byURL(store testserver.Store, d backend.Driver) func(t *testing.T) opener {
 	}
 }
 
-func redisStore(t *testing.T) opener {
+func redisStore(t testing.TB) opener {
 	srv := servers.Shared(t, testserver.Spec{Store: testserver.Redis})
 	return func(t testing.TB, root string) backend.Store {
 		c := redis.NewClient(&redis.Options{Addr: srv.Addrs()[0]})

@@ -12,7 +12,9 @@
 //   - The holder is told of a loss no later than a lease after its last renewal
 //     that succeeded: the context of Held.Context ends with cause
 //     kv.ErrLockLost. A process that was paused notices only when it runs
-//     again, which is why the check exists.
+//     again, which is why the check exists. A machine that was suspended may
+//     count none of that time: its holders are told by the next renewal, due
+//     within a third of the lease.
 //   - Locks live until they are released, lost, or the store closes. The
 //     context of Lock bounds the waiting only.
 //

@@ -7,6 +7,7 @@ import (
 
 	"github.com/polykv/kv"
 	"github.com/polykv/kv/backend"
+	"github.com/polykv/kv/internal/backoff"
 )
 
 // Election is a vote for one leader at a time. It holds nothing itself and
@@ -55,14 +56,16 @@ func (e *Election) Campaign(ctx context.Context, value string) (*Leadership, err
 // again, as soon as f has returned, until f returns as the leader, with its
 // error, or ctx ends.
 func (e *Election) Lead(ctx context.Context, value string, f func(context.Context, *Leadership) error) error {
+	var wait backoff.Backoff
 	for {
 		l, err := e.Campaign(ctx, value)
 		switch {
-		case errors.Is(err, kv.ErrLockLost) && ctx.Err() == nil:
+		case errors.Is(err, kv.ErrLockLost) && wait.Wait(ctx):
 			continue // the place in the queue was lost: join at its end
 		case err != nil:
 			return err
 		}
+		wait.Reset()
 		err = l.during(ctx, func(ctx context.Context, _ *Held) error { return f(ctx, l) })
 		if l.Err() == nil || ctx.Err() != nil {
 			return err

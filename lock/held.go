@@ -85,6 +85,10 @@ func (h *Held) wait(ctx context.Context) error {
 	if lost := h.Err(); lost != nil {
 		return lost // and not the error of the context that ended with it
 	}
+	if err != nil && ctx.Err() == nil && waiting.Err() != nil {
+		// Nobody else has the lock yet who could have unlocked it.
+		err = h.fail(kv.OpLock, kv.ErrClosed)
+	}
 	return err
 }
 

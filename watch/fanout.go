@@ -61,6 +61,7 @@ type Subscription[T any] struct {
 
 	mu    sync.Mutex
 	ready []kv.Event[T] // worked out already
+	pages []kv.Event[T] // where the walk puts them, page after page
 	walk  *walk[T]      // comes before what is at the place
 	begun bool          // Synced was told
 	seg   *segment[T]   // the place
@@ -155,11 +156,12 @@ func (s *Subscription[T]) behind() uint64 {
 // step takes a page of the differences.
 func (s *Subscription[T]) step() {
 	var more bool
-	s.ready, more = s.walk.page()
+	s.ready, more = s.walk.page(s.pages[:0])
+	s.pages = s.ready[:0]
 	if more {
 		return
 	}
-	s.walk = nil
+	s.walk, s.pages = nil, nil
 	if !s.begun {
 		s.begun = true
 		s.ready = append(s.ready, kv.Event[T]{Kind: kv.Synced})

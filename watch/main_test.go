@@ -61,7 +61,7 @@ func (w *lossyWatch) Next(ctx context.Context) (backend.Event, error) {
 	return ev, err
 }
 
-func newStore(t *testing.T, opts ...kv.Option) *kv.Store {
+func newStore(t testing.TB, opts ...kv.Option) *kv.Store {
 	t.Helper()
 	s := kv.New(memkv.New(memkv.Options{}), opts...)
 	t.Cleanup(func() {

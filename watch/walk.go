@@ -26,8 +26,8 @@ type walk[T any] struct {
 // walkPage is how many entries of each state are compared at a time.
 const walkPage = 64
 
-// page returns the next events; more is false if they were the last.
-func (w *walk[T]) page() (events []kv.Event[T], more bool) {
+// page appends the next events; more is false if they were the last.
+func (w *walk[T]) page(events []kv.Event[T]) (_ []kv.Event[T], more bool) {
 	w.old = entriesAfter(w.old[:0], w.from, w.after)
 	w.now = entriesAfter(w.now[:0], w.to, w.after)
 	old, now := w.old, w.now

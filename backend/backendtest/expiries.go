@@ -134,7 +134,7 @@ func expiryCases() []testCase {
 			run: func(e *env) {
 				st := e.watch(e.open(), "", backend.WatchOptions{})
 				for _, k := range []string{"a", "b", "c"} {
-					e.putWith(e.s, k, "old", backend.PutOptions{TTL: e.ttl()})
+					e.putWith(e.s, k, "old", backend.PutOptions{TTL: 3 * e.ttl()}) // none expires before the last is there
 					st.want(backend.Created, k, "old")
 				}
 				e.eventually("the key expires", func() bool { return e.missing(e.s, "c") })
@@ -162,7 +162,7 @@ func expiryCases() []testCase {
 				st := e.watch(e.open(), "d", backend.WatchOptions{})
 				keys := numbered("d/k", 512)
 				var last span
-				ttl := e.ttl() + time.Second
+				ttl := e.ttl() + 4*time.Second // to be seen before it ends, where changes may be merged, on a busy machine too
 				for i := 0; i < len(keys); i += backend.MaxTxnOps {
 					var t backend.Txn
 					for _, k := range keys[i:min(i+backend.MaxTxnOps, len(keys))] {

@@ -155,15 +155,20 @@ func TestStatusCodes(t *testing.T) {
 	}
 }
 
+// managementToken may do everything on a server that knows withACLs. Default policies other than "allow" would keep the
+// rig itself from looking at the server.
+const managementToken = "5e1f0000-0000-0000-0000-000000000001"
+
+var withACLs = testserver.Spec{Store: testserver.Consul, Config: []string{
+	`acl { enabled = true, default_policy = "allow", tokens { initial_management = "` + managementToken + `" } }`,
+}}
+
 // The rights are told apart by status codes and by which operation failed.
 func TestRights(t *testing.T) {
 	const root = "mine"
-	// Default policies would keep the rig itself from looking at the server.
-	srv := servers.Shared(t, testserver.Spec{Store: testserver.Consul, Config: []string{
-		`acl { enabled = true, default_policy = "allow", tokens { initial_management = "5e1f0000-0000-0000-0000-000000000001" } }`,
-	}})
+	srv := servers.Shared(t, withACLs)
 	addr := srv.Addrs()[0]
-	admin, err := api.NewClient(&api.Config{Address: addr, Token: "5e1f0000-0000-0000-0000-000000000001", HttpClient: new(network).client(t)})
+	admin, err := api.NewClient(&api.Config{Address: addr, Token: managementToken, HttpClient: new(network).client(t)})
 	if err != nil {
 		t.Fatal(err)
 	}

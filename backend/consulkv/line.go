@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 	"sync"
+	"time"
 
 	"github.com/polykv/kv/backend"
 	"github.com/polykv/kv/internal/backoff"
@@ -76,8 +77,19 @@ func (l *line) leave(c *contender) {
 	}
 }
 
+// guardDelay is how long a line exists before its members' entries are watched. Most locks are held for less, and are spared
+// the read.
+const guardDelay = 20 * time.Millisecond
+
 // guard notices when a member's entry goes.
 func (l *line) guard() {
+	t := time.NewTimer(guardDelay)
+	select {
+	case <-t.C:
+	case <-l.ctx.Done():
+		t.Stop()
+		return
+	}
 	own := l.prefix + l.s.id + "-"
 	var wait backoff.Backoff
 	for l.ctx.Err() == nil {

@@ -52,10 +52,17 @@ func (s *Store) startSession(ctx context.Context, lease time.Duration) (id strin
 	if err != nil {
 		return "", backend.Because(backend.ErrInvalid, err)
 	}
-	text, _, err := s.session(ctx, "create", body, false)
+	if s.ctx.Err() != nil {
+		return "", backend.ErrClosed
+	}
+	// Once it is sent, Close does not interrupt it: who is not answered has to
+	// search.
+	text, _, err := s.session(ctx, "create", body, true)
 	if err != nil {
-		if errors.Is(err, backend.ErrUnavailable) || ctx.Err() != nil {
-			s.spawn(func() { s.takeBack(name) }) // if not, the store is closed
+		if errors.Is(err, backend.ErrUnavailable) || errors.Is(err, backend.ErrClosed) || ctx.Err() != nil {
+			if !s.spawn(func() { s.takeBack(name) }) {
+				s.takeBack(name) // Close waits for the caller, see detached
+			}
 		}
 		return "", err
 	}
@@ -68,7 +75,7 @@ func (s *Store) startSession(ctx context.Context, lease time.Duration) (id strin
 
 // takeBackTries is how often a session is looked for that may have been made:
 // the request may be overtaken by the one that looks for it.
-const takeBackTries = 5
+const takeBackTries = 4
 
 // takeBack ends a session that may have been made. One that cannot be found
 // now ends by itself.

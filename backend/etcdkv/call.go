@@ -52,14 +52,14 @@ func call[Req any, Resp reply](
 	rctx, cancel := s.bound(ctx, e&patient == 0)
 	defer cancel()
 	if err := s.connected(rctx); err != nil {
-		return none, s.fail(ctx, err, false)
+		return none, s.fail(ctx, unanswered(rctx, err), false)
 	}
 	var to peer.Peer
 	resp, err := rpc(rctx, req, grpc.Peer(&to), grpc.MaxCallRecvMsgSize(math.MaxInt32), grpc.MaxCallSendMsgSize(math.MaxInt32))
 	if err != nil {
 		// gRPC knows the peer from when the request has a stream on a
 		// connection: without, nothing can have been sent.
-		return none, s.fail(ctx, err, e&writes != 0 && to.Addr != nil)
+		return none, s.fail(ctx, unanswered(rctx, err), e&writes != 0 && to.Addr != nil)
 	}
 	s.observe(resp.GetHeader())
 	return resp, nil
@@ -79,17 +79,25 @@ func (s *Store) usable(ctx context.Context) error {
 var errNoAnswer = errors.New("no answer in time")
 
 // bound returns a context that also ends with the store and, if ctx has no
-// deadline, when an answer can no longer be expected.
+// deadline, when an answer can no longer be expected. It has no deadline of its
+// own, which gRPC would tell the server: that takes a twentieth of a read.
 func (s *Store) bound(ctx context.Context, limited bool) (context.Context, func()) {
-	var rctx context.Context
-	var cancel context.CancelFunc
-	if _, ok := ctx.Deadline(); !ok && limited {
-		rctx, cancel = context.WithTimeoutCause(ctx, max(s.o.DialTimeout, defaultDialTimeout), errNoAnswer)
-	} else {
-		rctx, cancel = context.WithCancel(ctx)
+	rctx, cancel := context.WithCancelCause(ctx)
+	stop := context.AfterFunc(s.life, func() { cancel(backend.ErrClosed) })
+	end := func() { stop(); cancel(nil) }
+	if _, ok := ctx.Deadline(); ok || !limited {
+		return rctx, end
 	}
-	stop := context.AfterFunc(s.life, cancel)
-	return rctx, func() { stop(); cancel() }
+	timer := time.AfterFunc(max(s.o.DialTimeout, defaultDialTimeout), func() { cancel(errNoAnswer) })
+	return rctx, func() { timer.Stop(); end() }
+}
+
+// unanswered is err, unless that is only that bound has ended ctx.
+func unanswered(ctx context.Context, err error) error {
+	if context.Cause(ctx) == errNoAnswer {
+		return errNoAnswer
+	}
+	return err
 }
 
 // connected waits for a usable connection, at most for the dial timeout. gRPC
@@ -107,6 +115,9 @@ func (s *Store) connected(ctx context.Context) error {
 		case connectivity.Ready:
 			return nil
 		case connectivity.Shutdown:
+			if s.life.Err() != nil {
+				return backend.ErrClosed // and with it the client, if it is the Store's own
+			}
 			return fmt.Errorf("%w: the client is closed", backend.ErrUnavailable)
 		case connectivity.Idle:
 			s.conn.Connect()

@@ -66,7 +66,7 @@ func (s *Store) Contend(ctx context.Context, name string, o backend.ContendOptio
 			return c, nil
 		case errors.Is(err, backend.ErrLocked):
 			s.numbers.put(number)
-			s.idle.put(lease)
+			s.rest(lease)
 			return nil, err
 		case reuse && isLeaseNotFound(err):
 			s.numbers.put(number)

@@ -33,20 +33,34 @@ type alive struct {
 type idleLeases struct {
 	mu    sync.Mutex
 	byTTL map[int64][]alive
+	over  bool // drained for good
 }
 
 // maxIdle is how many leases idle for each duration.
 const maxIdle = 64
 
-func (p *idleLeases) put(l alive) {
+// put reports false if the store has given its leases back.
+func (p *idleLeases) put(l alive) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if p.over {
+		return false
+	}
 	if p.byTTL == nil {
 		p.byTTL = make(map[int64][]alive)
 	}
 	n := wholeSeconds(l.ttl)
 	if len(p.byTTL[n]) < maxIdle {
 		p.byTTL[n] = append(p.byTTL[n], l)
+	}
+	return true
+}
+
+// rest puts a lease aside that no key is bound to any more. The caller is in
+// begin.
+func (s *Store) rest(l alive) {
+	if !s.idle.put(l) {
+		s.work.Go(func() { _ = s.revoke(l) }) // or it ends by itself
 	}
 }
 
@@ -73,7 +87,7 @@ func (p *idleLeases) drain() (all []alive) {
 	for _, list := range p.byTTL {
 		all = append(all, list...)
 	}
-	p.byTTL = nil
+	p.byTTL, p.over = nil, true
 	return all
 }
 
@@ -97,7 +111,7 @@ func (s *Store) leaseFor(ctx context.Context, ttl time.Duration, reuse bool) (al
 			return l, nil
 		case errors.Is(err, rpctypes.ErrLeaseExist):
 			continue
-		case !final(err):
+		case !errors.Is(err, backend.ErrPermission) && !errors.Is(err, backend.ErrInvalid):
 			s.work.Go(func() { s.takeBack(l.id) })
 		}
 		return alive{}, err
@@ -106,7 +120,7 @@ func (s *Store) leaseFor(ctx context.Context, ttl time.Duration, reuse bool) (al
 
 // takeBackTries is how often a lease is looked for that may have been granted:
 // the request may be overtaken by the one that takes it back.
-const takeBackTries = 5
+const takeBackTries = 4
 
 // takeBack revokes a lease that may have been granted. One that cannot be
 // taken back now has no key, and ends by itself. The caller is in begin.

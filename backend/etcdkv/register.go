@@ -37,7 +37,7 @@ func (s *Store) Register(ctx context.Context, key string, value []byte, o backen
 		s.work.Go(func() { _ = s.revoke(lease) }) // or it ends by itself
 		return nil, err
 	case failed >= 0:
-		s.idle.put(lease)
+		s.rest(lease)
 		return nil, backend.ErrExists
 	}
 	r := &registration{

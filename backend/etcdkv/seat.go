@@ -146,7 +146,7 @@ func (c *seat) Release(ctx context.Context) error {
 		cancel()
 		if err == nil {
 			c.s.numbers.put(c.num)
-			c.s.idle.put(lease)
+			c.s.rest(lease)
 			finish(nil)
 			return nil
 		}

@@ -4,12 +4,14 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 
 	"github.com/polykv/kv/backend"
+	"github.com/polykv/kv/internal/testserver"
 )
 
 func TestPutGetDelete(t *testing.T) {
@@ -182,5 +184,42 @@ func TestExpiredIsAbsent(t *testing.T) {
 	}
 	if _, err := s.Put(ctx, "f", nil, backend.PutOptions{If: backend.Present}); err != nil {
 		t.Error(err)
+	}
+}
+
+// A call that is under way when the Store closes the client that it has opened itself says that it was closed.
+func TestCloseUnderLoad(t *testing.T) {
+	srv := servers.Shared(t, testserver.Spec{Store: testserver.Etcd})
+	for range 20 {
+		s, err := openURL(t, Driver{}, srv.URL()+"/"+testserver.UniqueName(t))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var calls sync.WaitGroup
+		started := make(chan struct{}, 8)
+		for range 8 {
+			calls.Go(func() {
+				for first := true; ; first = false {
+					err := s.Delete(t.Context(), "k", backend.DeleteOptions{})
+					if first {
+						started <- struct{}{}
+					}
+					if errors.Is(err, backend.ErrClosed) {
+						return
+					}
+					if !errors.Is(err, backend.ErrNotFound) && !errors.Is(err, backend.ErrUncertain) {
+						t.Errorf("a call beside Close: %v", err)
+						return
+					}
+				}
+			})
+		}
+		for range 8 {
+			<-started
+		}
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+		calls.Wait()
 	}
 }

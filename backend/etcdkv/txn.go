@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/mvccpb"
@@ -61,15 +62,23 @@ func (g guard) holds(kv *mvccpb.KeyValue) bool {
 // of the first guard that does not, or -1.
 //
 // What is in the way although all guards hold is removed first: entries that
-// have expired but were not reaped yet. That costs two requests more.
+// have expired but were not reaped yet. That costs two requests more, and a
+// third one where all that is demanded is that there are none: such a request
+// does not ask what it is that is in the way, because there nearly never is
+// anything, and to ask takes time even so.
 func (s *Store) transact(ctx context.Context, guards []guard, ops []*pb.RequestOp) (resp *pb.TxnResponse, failed int, err error) {
 	req := &pb.TxnRequest{
 		Compare: make([]*pb.Compare, 0, 2*len(guards)),
 		Success: ops,
-		Failure: make([]*pb.RequestOp, len(guards)),
 	}
-	for i, g := range guards {
-		req.Failure[i] = rangeOp(peek(g.key, nil))
+	ask := func() {
+		req.Failure = make([]*pb.RequestOp, len(guards))
+		for i, g := range guards {
+			req.Failure[i] = rangeOp(peek(g.key, nil))
+		}
+	}
+	if slices.ContainsFunc(guards, func(g guard) bool { return g.If != backend.Always }) {
+		ask()
 	}
 	// floors are lowered for keys whose lease is below zero and not ours.
 	var floors map[int]int64
@@ -91,6 +100,10 @@ func (s *Store) transact(ctx context.Context, guards []guard, ops []*pb.RequestO
 		}
 		if resp.Succeeded {
 			return resp, -1, nil
+		}
+		if req.Failure == nil {
+			ask()
+			continue
 		}
 		var dead []*mvccpb.KeyValue
 		explained := false

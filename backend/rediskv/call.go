@@ -2,6 +2,7 @@ package rediskv
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync/atomic"
 	"time"
@@ -60,9 +61,11 @@ type job struct {
 }
 
 // send makes a request, of which w is an argument, and returns the reply. It returns as soon as ctx ends or the Store
-// is closed, whatever go-redis does; the worker that is left behind is free again with the reply or the client's read
-// timeout, and Close waits for it. A request that is not on its way within the dial timeout is given up. sent tells
+// is closed, whatever go-redis does. A request that is not on its way within the dial timeout is given up. sent tells
 // whether the server may have seen it.
+//
+// With a Dialer the caller's goroutine makes the request. Without, a worker does, if ctx can end. One that is left behind
+// is free again with the reply or the client's read timeout, and Close waits for it.
 func (s *Store) send(ctx context.Context, client redis.UniversalClient, w *wire, args []any) (reply any, sent bool, err error) {
 	if err := backend.ContextError(ctx); err != nil {
 		return nil, false, err
@@ -73,6 +76,10 @@ func (s *Store) send(ctx context.Context, client redis.UniversalClient, w *wire,
 		s.calls.Add(1) // Close waits for the cleanup first
 	} else if !s.enter() {
 		return nil, false, backend.ErrClosed
+	}
+	if s.direct() {
+		defer s.calls.Done()
+		return s.interruptible(ctx, client, w, args)
 	}
 	if ctx.Done() == nil {
 		defer s.calls.Done() // nobody can end the call, so it needs no worker
@@ -91,7 +98,7 @@ func (s *Store) send(ctx context.Context, client redis.UniversalClient, w *wire,
 		select {
 		case <-j.done:
 			if err := j.cmd.Err(); err != nil {
-				return nil, w.sent(), err
+				return nil, w.sent(), s.unanswered(err)
 			}
 			return j.cmd.Val(), true, nil
 		case <-ctx.Done():
@@ -113,7 +120,7 @@ const maxIdleWorkers = 8
 func (s *Store) work(j *job) {
 	defer s.calls.Done()
 	for {
-		_ = j.client.Process(j.ctx, j.cmd) // the error is in cmd too
+		s.do(j.ctx, j.client, j.cmd)
 		close(j.done)
 		if s.idle.Add(1) > maxIdleWorkers {
 			s.idle.Add(-1)
@@ -128,17 +135,78 @@ func (s *Store) work(j *job) {
 	}
 }
 
+// do makes a request. On Redis Cluster a server that does not answer may have been replaced: go-redis asks for the new one
+// as part of its retries, and otherwise much later.
+func (s *Store) do(ctx context.Context, client redis.UniversalClient, cmd command) {
+	err := client.Process(ctx, cmd) // it is in cmd too
+	var answer redis.Error
+	if err != nil && s.cluster != nil && !errors.As(err, &answer) {
+		s.cluster.ReloadState(context.WithoutCancel(ctx))
+	}
+}
+
+// direct reports whether requests can be interrupted.
+func (s *Store) direct() bool { return s.opt.Dialer != nil && !s.unfit.Load() }
+
+// interruptible makes a request on the caller's goroutine, and interrupts it when ctx ends or, as long as it is not on its
+// way, the dial timeout.
+func (s *Store) interruptible(ctx context.Context, client redis.UniversalClient, w *wire, args []any) (any, bool, error) {
+	bounded, cancel := context.WithTimeout(ctx, s.opt.DialTimeout)
+	defer cancel()
+	f := s.opt.Dialer.begin(s, cancel, ctx.Value(cleanup{}) != nil)
+	defer s.opt.Dialer.end(f)
+	defer context.AfterFunc(bounded, func() {
+		if w.abandon() || ctx.Err() != nil {
+			f.interrupt()
+		}
+	})()
+	c := call{bounded, f.Deadline()}
+	cmd := newCommand(c, args)
+	s.do(c, client, cmd)
+	err := cmd.Err()
+	switch {
+	case err == nil:
+		if !f.carried() {
+			s.unfit.Store(true)
+		}
+		return cmd.Val(), true, nil
+	case ctx.Err() != nil:
+	case f.stopped() && s.life.Err() != nil:
+		err = backend.ErrClosed
+	case !w.sent() && bounded.Err() != nil:
+		err = fmt.Errorf("%w: no connection within %v", backend.ErrUnavailable, s.opt.DialTimeout)
+	}
+	return nil, w.sent(), err
+}
+
 // process makes a request on the caller's goroutine. Getting a connection takes d at the most, and the reply as well if the
 // client honours deadlines.
 func (s *Store) process(ctx context.Context, client redis.UniversalClient, w *wire, args []any, d time.Duration) (any, bool, error) {
 	ctx, cancel := context.WithTimeout(ctx, d)
 	defer cancel()
 	cmd := newCommand(ctx, args)
-	_ = client.Process(ctx, cmd) // the error is in cmd too
+	s.do(ctx, client, cmd)
 	if err := cmd.Err(); err != nil {
-		return nil, w.sent(), err
+		return nil, w.sent(), s.unanswered(err)
 	}
 	return cmd.Val(), true, nil
+}
+
+// unanswered looks for the reason why a request failed that no server answered: the Store may have been closed, and with it
+// the connections of a client of its own.
+func (s *Store) unanswered(err error) error {
+	var answer redis.Error
+	if errors.As(err, &answer) {
+		return err
+	}
+	if s.life.Err() != nil {
+		return backend.Because(backend.ErrClosed, err)
+	}
+	if s.cluster != nil {
+		// go-redis looks for the server that has the keys now as it repeats a request, which it may not, and once a minute.
+		s.cluster.ReloadState(s.life)
+	}
+	return err
 }
 
 // enter notes a piece of work that Close has to wait for: s.calls.Done ends it.

@@ -31,7 +31,12 @@ func startCluster(t *testing.T) *testserver.Server {
 }
 
 func newClusterClient(t testing.TB, srv *testserver.Server) *redis.ClusterClient {
-	client := redis.NewClusterClient(&redis.ClusterOptions{Addrs: srv.Addrs()})
+	return clusterClient(t, srv, redis.ClusterOptions{})
+}
+
+func clusterClient(t testing.TB, srv *testserver.Server, o redis.ClusterOptions) *redis.ClusterClient {
+	o.Addrs = srv.Addrs()
+	client := redis.NewClusterClient(&o)
 	t.Cleanup(func() {
 		if err := client.Close(); err != nil {
 			t.Errorf("closing the client: %v", err)
@@ -47,9 +52,10 @@ func TestConformanceOnCluster(t *testing.T) {
 	var requests counter
 	backendtest.Run(t, backendtest.Harness{
 		Open: func(t testing.TB, root string) backend.Store {
-			client := newClusterClient(t, srv)
+			d := rediskv.NewDialer(nil)
+			client := clusterClient(t, srv, redis.ClusterOptions{Dialer: d.Dial, ContextTimeoutEnabled: true})
 			client.AddHook(&requests)
-			return rediskv.New(client, rediskv.Options{Root: "{" + root + "}"})
+			return rediskv.New(client, rediskv.Options{Root: "{" + root + "}", Dialer: d})
 		},
 		Foreign: func(t testing.TB, root string) backendtest.Foreign {
 			return foreign{newClient(t, srv), "{" + root + "}"}

@@ -4,9 +4,13 @@ import (
 	"context"
 	"errors"
 	"net"
+	"regexp"
+	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/redis/go-redis/v9"
 	"go.uber.org/goleak"
@@ -105,14 +109,14 @@ func (f foreign) PutName(ctx context.Context, name string, value []byte) error {
 
 func TestConformance(t *testing.T) { conformance(t, false) }
 
-func TestConformanceWithDeadlines(t *testing.T) { conformance(t, true) }
+func TestConformanceWithDialer(t *testing.T) { conformance(t, true) }
 
 // conformance is the suite with faults.
-func conformance(t *testing.T, deadlines bool) {
+func conformance(t *testing.T, dialer bool) {
 	// The suite kills the server. With the default appendfsync, everysec, that loses up to two seconds of acknowledged
 	// writes: while an fsync takes its time, Redis keeps what it should write to the file in its own memory.
 	srv := testserver.Start(t, testserver.Spec{Store: testserver.Redis, Persist: true, Config: []string{"appendfsync always"}})
-	h, wires := harness(srv, deadlines)
+	h, wires := harness(srv, dialer)
 	h.Restart = func(t testing.TB) {
 		if err := srv.Kill(0); err != nil {
 			t.Fatal(err)
@@ -137,10 +141,68 @@ func conformance(t *testing.T, deadlines bool) {
 	backendtest.Run(t, h)
 }
 
-// TestConformanceInMemory is the suite on a server in its default configuration.
+// TestConformanceInMemory is the suite on a server in its default configuration. It leaves nothing there but the roots
+// that were asked for and the bookkeeping beside them, so it can run again.
 func TestConformanceInMemory(t *testing.T) {
-	h, _ := harness(servers.Shared(t, testserver.Spec{Store: testserver.Redis}), true)
+	srv := servers.Shared(t, testserver.Spec{Store: testserver.Redis})
+	admin := newClient(t, srv)
+	before := names(t, admin)
+	h, _ := harness(srv, true)
+	var mu sync.Mutex
+	var roots []string
+	open := h.Open
+	h.Open = func(t testing.TB, root string) backend.Store {
+		mu.Lock()
+		defer mu.Unlock()
+		roots = append(roots, root)
+		return open(t, root)
+	}
 	backendtest.Run(t, h)
+
+	bookkeeping := regexp.MustCompile("(?s)^=kv/(head|log|keys|expiries|key/.+|lock/(queue|contenders|deadlines)/.+)$")
+	after := names(t, admin)
+	for name := range after {
+		if before[name] {
+			continue
+		}
+		i := slices.IndexFunc(roots, func(root string) bool {
+			return strings.HasPrefix(name, root+"/") || strings.HasPrefix(name, root+"=kv/")
+		})
+		if i < 0 {
+			t.Errorf("%q is left", name)
+			continue
+		}
+		rest := strings.TrimPrefix(name, roots[i])
+		if rest[0] == '=' && !bookkeeping.MatchString(rest) {
+			t.Errorf("%q is left beside a root", name)
+		}
+		// What is left of a lock goes by itself, since nobody may come again.
+		if strings.HasPrefix(rest, "=kv/lock/") && admin.PTTL(t.Context(), name).Val() < 0 && admin.Exists(t.Context(), name).Val() == 1 {
+			t.Errorf("%q never goes", name)
+		}
+		// A record goes with its key.
+		if key, ok := strings.CutPrefix(rest, "=kv/key/"); ok && !after[roots[i]+"/"+key] {
+			score, err := admin.ZScore(t.Context(), roots[i]+"=kv/expiries", key).Result()
+			if err != nil || time.UnixMilli(int64(score)).After(time.Now()) {
+				t.Errorf("the record of %q is left without it", key)
+			}
+		}
+	}
+	eventually(t, "every connection of the suite is closed", func() bool {
+		return strings.Count(admin.ClientList(t.Context()).Val(), "\n") == 1
+	})
+	if channels := admin.PubSubChannels(t.Context(), "*").Val(); len(channels) > 0 {
+		t.Errorf("somebody still listens to %q", channels)
+	}
+	t.Logf("%d names before, %d after", len(before), len(after))
+}
+
+func names(t *testing.T, c *redis.Client) map[string]bool {
+	found := map[string]bool{}
+	for iter := c.Scan(t.Context(), 0, "*", 10_000).Iterator(); iter.Next(t.Context()); {
+		found[iter.Val()] = true
+	}
+	return found
 }
 
 // TestConformanceWithNotifications is the suite on a server that tells what other programs do (R26).
@@ -150,15 +212,20 @@ func TestConformanceWithNotifications(t *testing.T) {
 	backendtest.Run(t, h)
 }
 
-// harness reaches srv with clients that honour deadlines or do not, which makes the driver work in two ways.
-func harness(srv *testserver.Server, deadlines bool) (backendtest.Harness, *wires) {
+// harness reaches srv with a Dialer or without, which makes the driver work in two ways.
+func harness(srv *testserver.Server, dialer bool) (backendtest.Harness, *wires) {
 	var requests counter
 	var wires wires
 	return backendtest.Harness{
 		Open: func(t testing.TB, root string) backend.Store {
-			client := dialing(t, srv, &redis.Options{Dialer: wires.dial, ContextTimeoutEnabled: deadlines})
+			o, ro := rediskv.Options{Root: root}, &redis.Options{Dialer: wires.dial}
+			if dialer {
+				o.Dialer = rediskv.NewDialer(wires.dial)
+				ro.Dialer, ro.ContextTimeoutEnabled = o.Dialer.Dial, true
+			}
+			client := dialing(t, srv, ro)
 			client.AddHook(&requests)
-			return rediskv.New(client, rediskv.Options{Root: root})
+			return rediskv.New(client, o)
 		},
 		Foreign: func(t testing.TB, root string) backendtest.Foreign {
 			return foreign{newClient(t, srv), root}

@@ -15,7 +15,7 @@
 // Parameters:
 //
 //	db                 the database's number, 0; not on Cluster
-//	master             Sentinel's name for the servers, mymaster
+//	master             Sentinel's name for the servers, mymaster; only the sentinels of the URL are asked, so name all
 //	sentinel_user      \ where Sentinel wants credentials of its own
 //	sentinel_password  /
 //	meta               the bookkeeping's name, the root followed by "=kv"
@@ -84,8 +84,9 @@
 // # The client
 //
 // Any redis.UniversalClient will do but a Ring. go-redis repeats requests whose reply was lost; those of a Store that
-// write it does not, whatever its options say. go-redis prints to standard error when a connection fails; redis.SetLogger,
-// which is for the whole process, changes that. It does not look at a context while it waits for a reply, so a request
-// under a context that can be cancelled is made by a goroutine of the Store's. Reads do without if the client's option
-// ContextTimeoutEnabled is set, which saves about as much as a read costs; clients that are opened from URLs have it.
+// write it does not, whatever its options say. It does not look at a context while it waits for a reply, so a request
+// under a context that can be cancelled is made by a goroutine of the Store's, unless the client dials with a [Dialer].
+// Reads do without that goroutine too if the client's option ContextTimeoutEnabled is set. go-redis prints to standard
+// error when a connection fails or Sentinel speaks; redis.SetLogger, which is for the whole process, changes that. Stores
+// that are opened from URLs have a Dialer, and print nothing.
 package rediskv

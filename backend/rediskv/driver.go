@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"fmt"
+	"net"
 	"slices"
 	"strings"
 
@@ -49,11 +50,14 @@ func (d Driver) Open(ctx context.Context, u backend.URL) (backend.Store, error) 
 		Username:      u.User,
 		Password:      u.Password,
 		PoolSize:      p.Int("pool_size", 0),
+		Protocol:      2,  // nothing is pushed to a Store, and go-redis prints what fails as it looks for that
 		MaxRetries:    -1, // no request of a Store is repeated by the client anyway
 		DialerRetries: 1,  // nor a connection: who asked hears of it at once
 		DialTimeout:   o.withDefaults().DialTimeout,
-		// Reads then need no goroutine of their own; see quick.go.
+		// Deadlines are then handed on to the connections; see Dialer. Those of the client have to be later.
 		ContextTimeoutEnabled: true,
+		ReadTimeout:           2 * max(replyTimeout, o.DialTimeout),
+		WriteTimeout:          2 * max(replyTimeout, o.DialTimeout),
 		// Push messages about maintenance are for Redis Enterprise, and cost a goroutine.
 		MaintNotificationsConfig: &maintnotifications.Config{Mode: maintnotifications.ModeDisabled},
 	}
@@ -64,14 +68,13 @@ func (d Driver) Open(ctx context.Context, u backend.URL) (backend.Store, error) 
 		}
 	}
 	port := "6379"
-	switch kind {
-	case "sentinel":
+	ss := &sentinels{timeout: c.DialTimeout, conns: map[*toPrimary]struct{}{}}
+	if kind == "sentinel" {
 		port = "26379"
-		c.MasterName = p.String("master", "mymaster")
-		c.SentinelUsername = p.String("sentinel_user", "")
-		c.SentinelPassword = p.String("sentinel_password", "")
-		c.DB = p.Int("db", 0)
-	case "":
+		ss.master = p.String("master", "mymaster")
+		ss.user, ss.password = p.String("sentinel_user", ""), p.String("sentinel_password", "")
+	}
+	if kind != "cluster" {
 		c.DB = p.Int("db", 0)
 	}
 	c.Addrs = u.HostPorts("127.0.0.1", port)
@@ -88,22 +91,29 @@ func (d Driver) Open(ctx context.Context, u backend.URL) (backend.Store, error) 
 	case c.Username != "" && c.Password == "":
 		return nil, fmt.Errorf("%w: URL: a user needs a password", backend.ErrInvalid)
 	}
-	s := New(d.client(&c, kind), o)
-	s.owned = true
+	dialer := &net.Dialer{Timeout: c.DialTimeout}
+	connect := dialer.DialContext
+	if c.TLSConfig != nil {
+		connect = (&tls.Dialer{NetDialer: dialer, Config: c.TLSConfig}).DialContext
+	}
+	if kind == "sentinel" {
+		ss.addrs, ss.connect = c.Addrs, connect
+		connect = ss.dial
+	}
+	o.Dialer = NewDialer(connect)
+	c.Dialer = o.Dialer.Dial
+	var client redis.UniversalClient
+	if kind == "cluster" {
+		client = redis.NewClusterClient(c.Cluster())
+	} else {
+		client = redis.NewClient(c.Simple())
+	}
+	s := New(client, o)
+	s.owned, s.sentinels = true, ss
 	if s.broken != nil {
 		return nil, closeWith(s, s.broken)
 	}
 	return s, nil
-}
-
-func (Driver) client(c *redis.UniversalOptions, kind string) redis.UniversalClient {
-	switch kind {
-	case "sentinel":
-		return redis.NewFailoverClient(c.Failover())
-	case "cluster":
-		return redis.NewClusterClient(c.Cluster())
-	}
-	return redis.NewClient(c.Simple())
 }
 
 func closeWith(s *Store, err error) error {

@@ -5,7 +5,9 @@ import (
 	"crypto/tls"
 	"errors"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 
 	"github.com/redis/go-redis/v9"
 
@@ -13,6 +15,67 @@ import (
 	"github.com/polykv/kv/backend/rediskv"
 	"github.com/polykv/kv/internal/testserver"
 )
+
+// A call that is under way when the Store closes the client that it has opened itself says that it was closed.
+func TestCloseUnderReads(t *testing.T) {
+	srv := servers.Shared(t, testserver.Spec{Store: testserver.Redis})
+	for range 10 {
+		s, err := open(t, srv.URL()+"/"+testserver.UniqueName(t), rediskv.Driver{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		put(t, s, "k", "v", backend.PutOptions{})
+		var reads sync.WaitGroup
+		started := make(chan struct{}, 8)
+		for range 8 {
+			reads.Go(func() {
+				for first := true; ; first = false {
+					_, err := s.Get(t.Context(), "k", backend.GetOptions{})
+					if first {
+						started <- struct{}{}
+					}
+					if err != nil {
+						if !errors.Is(err, backend.ErrClosed) {
+							t.Errorf("a read beside Close: %v", err)
+						}
+						return
+					}
+				}
+			})
+		}
+		for range 8 {
+			<-started
+		}
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+		reads.Wait()
+	}
+}
+
+// A call whose context ends says so, whether the context or the connection, which has the same deadline, notices first.
+func TestDeadlineIsTheContexts(t *testing.T) {
+	srv := servers.Shared(t, testserver.Spec{Store: testserver.Redis})
+	proxy := testserver.NewProxy(t, srv.Addrs()[0])
+	s, err := open(t, "redis://"+proxy.Addr()+"/"+testserver.UniqueName(t), rediskv.Driver{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	put(t, s, "k", "v", backend.PutOptions{})
+	proxy.Stall()
+	defer proxy.Resume()
+	var calls sync.WaitGroup
+	for range 200 {
+		calls.Go(func() {
+			ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+			defer cancel()
+			if _, err := s.Put(ctx, "k", nil, backend.PutOptions{}); !errors.Is(err, context.DeadlineExceeded) {
+				t.Errorf("a write past its deadline: %v", err)
+			}
+		})
+	}
+	calls.Wait()
+}
 
 func open(t *testing.T, raw string, d rediskv.Driver) (*rediskv.Store, error) {
 	t.Helper()
@@ -42,7 +105,7 @@ func TestURL(t *testing.T) {
 		{"redis://u:p%40ss@h:1/", func(o *redis.Options) bool { return o.Username == "u" && o.Password == "p@ss" && o.Addr == "h:1" }},
 		{"redis://:secret@h", func(o *redis.Options) bool { return o.Username == "" && o.Password == "secret" }},
 		{"rediss://h", func(o *redis.Options) bool { return o.TLSConfig != nil && !o.TLSConfig.InsecureSkipVerify }},
-		{"redis+sentinel://h1,h2:5/app?master=m&db=2", func(o *redis.Options) bool { return o.Addr == "FailoverClient" && o.DB == 2 }},
+		{"redis+sentinel://h1,h2:5/app?master=m&db=2", func(o *redis.Options) bool { return o.Addr == "h1:26379" && o.DB == 2 }},
 	} {
 		s, err := open(t, c.raw, rediskv.Driver{})
 		if err != nil {
@@ -119,5 +182,100 @@ func TestUnreachable(t *testing.T) {
 		if !errors.Is(err, backend.ErrUnavailable) || errors.Is(err, backend.ErrUncertain) {
 			t.Errorf("Put: %v, want ErrUnavailable", err)
 		}
+	}
+}
+
+// TestDialerInterrupts: with a Dialer a call returns within 100 ms of its context's end though the server is silent (R38),
+// a write says that it may have been applied (R36), and nothing of the interrupted reply reaches the next request.
+func TestDialerInterrupts(t *testing.T) {
+	srv := testserver.Start(t, testserver.Spec{Store: testserver.Redis})
+	s, err := open(t, "redis://"+srv.Addrs()[0]+"/app?pool_size=1", rediskv.Driver{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx := t.Context()
+	put(t, s, "k", "before", backend.PutOptions{})
+	if err := srv.Pause(); err != nil {
+		t.Fatal(err)
+	}
+	late := func(name string, f func(context.Context) error) error {
+		ctx, cancel := context.WithCancel(ctx)
+		var ended time.Time
+		timer := time.AfterFunc(50*time.Millisecond, func() { ended = time.Now(); cancel() })
+		defer timer.Stop()
+		err := f(ctx)
+		if d := time.Since(ended); ended.IsZero() || d > 100*time.Millisecond {
+			t.Errorf("%s returns %v after the cancel", name, d)
+		}
+		if !errors.Is(err, context.Canceled) {
+			t.Errorf("%s: %v, want context.Canceled", name, err)
+		}
+		return err
+	}
+	err = late("Put", func(ctx context.Context) error {
+		_, err := s.Put(ctx, "k", []byte("during"), backend.PutOptions{})
+		return err
+	})
+	if !errors.Is(err, backend.ErrUncertain) {
+		t.Errorf("Put: %v, want ErrUncertain", err)
+	}
+	err = late("Get", func(ctx context.Context) error {
+		_, err := s.Get(ctx, "k", backend.GetOptions{})
+		return err
+	})
+	if errors.Is(err, backend.ErrUncertain) {
+		t.Errorf("Get: %v", err)
+	}
+	if err := srv.Resume(); err != nil {
+		t.Fatal(err)
+	}
+	put(t, s, "k", "after", backend.PutOptions{})
+	if e, err := s.Get(ctx, "k", backend.GetOptions{}); err != nil || string(e.Value) != "after" {
+		t.Errorf("Get = %q, %v", e.Value, err)
+	}
+}
+
+// TestLongDialTimeout: a Dialer works with a dial timeout that is longer than what a reply may take.
+func TestLongDialTimeout(t *testing.T) {
+	srv := testserver.Start(t, testserver.Spec{Store: testserver.Redis})
+	s, err := open(t, "redis://"+srv.Addrs()[0]+"/app?dial_timeout=1m", rediskv.Driver{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	put(t, s, "k", "v", backend.PutOptions{})
+	if err := srv.Pause(); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	start := time.Now()
+	_, err = s.Put(ctx, "k", nil, backend.PutOptions{})
+	if d := time.Since(start); d > 150*time.Millisecond || !errors.Is(err, backend.ErrUncertain) {
+		t.Errorf("Put: %v after %v", err, d)
+	}
+	if err := srv.Resume(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestUnfitDialer: a client that does not hand deadlines on works as one without a Dialer.
+func TestUnfitDialer(t *testing.T) {
+	srv := testserver.Start(t, testserver.Spec{Store: testserver.Redis})
+	d := rediskv.NewDialer(nil)
+	client := dialing(t, srv, &redis.Options{Dialer: d.Dial}) // without ContextTimeoutEnabled
+	s := newStore(t, client, rediskv.Options{Root: "app", Dialer: d})
+	put(t, s, "k", "v", backend.PutOptions{})
+	if err := srv.Pause(); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	start := time.Now()
+	_, err := s.Put(ctx, "k", nil, backend.PutOptions{})
+	if d := time.Since(start); d > 150*time.Millisecond || !errors.Is(err, context.DeadlineExceeded) || !errors.Is(err, backend.ErrUncertain) {
+		t.Errorf("Put: %v after %v", err, d)
+	}
+	if err := srv.Resume(); err != nil {
+		t.Fatal(err)
 	}
 }

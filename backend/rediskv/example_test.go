@@ -27,6 +27,21 @@ func Example() {
 	fmt.Println(e.Revision, e.Expires)
 }
 
+// A client of one's own whose requests end with their contexts, without a goroutine for each.
+func ExampleDialer() {
+	d := rediskv.NewDialer(nil)
+	client := redis.NewClient(&redis.Options{Addr: "10.0.0.1:6379", Dialer: d.Dial, ContextTimeoutEnabled: true})
+	defer client.Close()
+	store := rediskv.New(client, rediskv.Options{Root: "shop", Dialer: d})
+	defer store.Close()
+
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	if err := store.Ping(ctx); err != nil {
+		log.Fatal(err)
+	}
+}
+
 func ExampleDriver() {
 	ctx := context.Background()
 	u, err := backend.ParseURL("redis+cluster://10.0.0.1,10.0.0.2/{shop}?dial_timeout=2s")

@@ -90,6 +90,9 @@ func (s *Store) adopt(ctx context.Context, prefix string) (int64, error) {
 		if err != nil {
 			return n, err
 		}
+		if len(known) < settleBatch {
+			break
+		}
 		from = from.after(known[len(known)-1])
 	}
 	scanned, err := s.scan(ctx, prefix)

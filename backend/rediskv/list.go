@@ -13,8 +13,8 @@ import (
 // listBatch is how many names a list reads at a time, where it does not need a script to read what belongs to them.
 const listBatch = 2000
 
-// List implements backend.Store. 2,000 keys take three round trips: their names, their records, and their values, these
-// in parts of up to WatchBuffer bytes. A list of up to 100, or on Redis Cluster of each 500, takes two.
+// List implements backend.Store. Each 2,000 keys take three round trips: their names, their records, and their values,
+// these in parts of up to WatchBuffer bytes. Up to 100, or on Redis Cluster each 500, take two.
 func (s *Store) List(ctx context.Context, prefix string, o backend.ListOptions) iter.Seq2[backend.Entry, error] {
 	return func(yield func(backend.Entry, error) bool) {
 		err := s.open(ctx)
@@ -49,6 +49,7 @@ func (s *Store) List(ctx context.Context, prefix string, o backend.ListOptions) 
 			if len(found) == 0 {
 				return
 			}
+			last := len(found) < want
 			from = from.after(found[len(found)-1])
 			if o.Children {
 				found, from = children(prefix, found, from)
@@ -61,6 +62,10 @@ func (s *Store) List(ctx context.Context, prefix string, o backend.ListOptions) 
 					return
 				}
 				for _, e := range entries {
+					if ctx.Err() != nil {
+						yield(backend.Entry{}, backend.ContextError(ctx))
+						return
+					}
 					if !yield(e, nil) {
 						return
 					}
@@ -69,6 +74,9 @@ func (s *Store) List(ctx context.Context, prefix string, o backend.ListOptions) 
 					}
 				}
 				found = found[used:]
+			}
+			if last {
+				return
 			}
 		}
 	}

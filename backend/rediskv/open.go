@@ -43,7 +43,14 @@ func (s *Store) open(ctx context.Context) error {
 	}
 	first, cancel := context.WithTimeout(ctx, s.opt.DialTimeout)
 	defer cancel()
-	reply, err := s.runOpen(first)
+	// A short request comes first, because the server answers a long one of somebody who has shown no password by closing
+	// the connection.
+	err := s.knock(first)
+	var reply []any
+	known := err == nil
+	if known {
+		reply, err = s.runOpen(first)
+	}
 	if err != nil && first.Err() != nil && ctx.Err() == nil {
 		err = fmt.Errorf("%w: no answer within %v", backend.ErrUnavailable, s.opt.DialTimeout)
 	}
@@ -52,7 +59,7 @@ func (s *Store) open(ctx context.Context) error {
 	}
 	ns := &namespace{}
 	switch {
-	case errors.Is(err, backend.ErrPermission):
+	case known && errors.Is(err, backend.ErrPermission):
 		// A reader needs no scripts but those that read, and no watch works without a log that somebody keeps.
 		ns.readOnly = true
 		s.opt.Logger.Info("redis: no right to write the bookkeeping; foreign changes are not adopted", "meta", s.names.space.Meta())

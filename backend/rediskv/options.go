@@ -26,6 +26,8 @@ type Options struct {
 	// History is how much of the log of changes is kept, for watches that fall behind or resume. All clients of one root
 	// should agree: the log is cut to what the last writer wants.
 	History History
+	// Dialer is what the client dials with, if it does so with one of this package. nil: it does not.
+	Dialer *Dialer
 	// MaxValueBytes bounds a value, and the values of a transaction together. 0 means 512 MiB, the server's
 	// proto-max-bulk-len.
 	MaxValueBytes int

@@ -45,7 +45,7 @@ func (q *quick) now() bool { return q.possible && time.Now().UnixNano() >= q.not
 
 // sendQuick is send for a request that may be repeated.
 func (s *Store) sendQuick(ctx context.Context, w *wire, args []any) (any, bool, error) {
-	if ctx.Done() == nil || ctx.Err() != nil || !s.quick.now() || !s.enter() {
+	if s.direct() || ctx.Done() == nil || ctx.Err() != nil || !s.quick.now() || !s.enter() {
 		return s.send(ctx, s.client, w, args)
 	}
 	reply, sent, err := s.process(ctx, s.client, w, args, quickTimeout)

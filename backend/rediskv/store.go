@@ -21,11 +21,14 @@ type Store struct {
 	client  redis.UniversalClient
 	cluster *redis.ClusterClient // client, if it is one
 	owned   bool
-	opt     Options
-	names   names
-	broken  error // why no call can work: an impossible root, a client of an unfit kind
-	scripts scripts
-	publish string // the command: PUBLISH, or SPUBLISH on Redis Cluster
+	// Of a client that the Driver has made; else nil.
+	sentinels *sentinels
+	unfit     atomic.Bool // a request went out and no connection of the Dialer knew it
+	opt       Options
+	names     names
+	broken    error // why no call can work: an impossible root, a client of an unfit kind
+	scripts   scripts
+	publish   string // the command: PUBLISH, or SPUBLISH on Redis Cluster
 
 	self       string // names the Store in channels
 	reaper     reaper
@@ -123,6 +126,11 @@ func (s *Store) Ping(ctx context.Context) error {
 	if err := s.open(ctx); err != nil {
 		return err
 	}
+	return s.knock(ctx)
+}
+
+// knock finds out whether the server answers, and lets the user read.
+func (s *Store) knock(ctx context.Context) error {
 	w := &wire{text: "schema"}
 	_, err := s.read(ctx, w, []any{"hexists", s.names.head, w})
 	return err
@@ -138,10 +146,17 @@ func (s *Store) Close() error {
 	}
 	s.mu.Unlock()
 	s.once.Do(func() {
+		if s.opt.Dialer != nil {
+			s.opt.Dialer.interrupt(s)
+		}
 		s.reaper.stop()
 		s.cleanups.Wait()
 		if s.owned {
+			if s.direct() {
+				s.calls.Wait() // go-redis prints if a connection is closed while it carries a request
+			}
 			s.closeErr = s.client.Close() // also ends requests that wait for a reply
+			s.sentinels.close()
 		}
 		s.calls.Wait()
 	})

@@ -201,6 +201,9 @@ func (s *Store) DeletePrefix(ctx context.Context, prefix string) (int64, error) 
 				n++
 			}
 		}
+		if len(found) < deleteBatch {
+			return n, nil
+		}
 		from = from.after(found[len(found)-1])
 	}
 }

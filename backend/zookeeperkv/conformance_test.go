@@ -11,13 +11,19 @@ import (
 	"github.com/polykv/kv/internal/testserver"
 )
 
-// TestConformance runs the suite through the Driver, over a proxy that counts and breaks.
+// TestConformance runs the suite through the Driver, over a proxy that counts and breaks. Each case leaves the server as it
+// found it.
 func TestConformance(t *testing.T) {
 	server := testserver.Start(t, testserver.Spec{Store: testserver.ZooKeeper, Persist: true})
 	p := newProxy(t, server.Addrs()[0])
+	tidy := newTidy(t, server.Addrs()[0])
 	backendtest.Run(t, backendtest.Harness{
-		Open: func(t testing.TB, root string) backend.Store { return open(t, p.addr(), root, Options{}) },
+		Open: func(t testing.TB, root string) backend.Store {
+			tidy.watch(t, root)
+			return open(t, p.addr(), root, Options{})
+		},
 		Foreign: func(t testing.TB, root string) backendtest.Foreign {
+			tidy.other(root)
 			return foreign{raw(t, server.Addrs()[0]), "/" + root}
 		},
 		Requests: p.requests,
@@ -39,10 +45,15 @@ func TestConformance(t *testing.T) {
 // TestConformanceNew runs the suite on connections of the caller's.
 func TestConformanceNew(t *testing.T) {
 	addr := shared(t)
+	tidy := newTidy(t, addr)
 	backendtest.Run(t, backendtest.Harness{
 		Open: func(t testing.TB, root string) backend.Store {
+			tidy.watch(t, root)
 			return New(raw(t, addr), Options{Root: root, SessionTimeout: 10 * time.Second})
 		},
-		Foreign: func(t testing.TB, root string) backendtest.Foreign { return foreign{raw(t, addr), "/" + root} },
+		Foreign: func(t testing.TB, root string) backendtest.Foreign {
+			tidy.other(root)
+			return foreign{raw(t, addr), "/" + root}
+		},
 	})
 }

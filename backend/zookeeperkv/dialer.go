@@ -32,7 +32,7 @@ type credential struct {
 
 // open starts a session. It returns before there is a connection.
 func (d *dialer) open(timeout time.Duration) (*link, error) {
-	w := newWire(d.dial, d.o.DialTimeout)
+	w := newWire(d.dial, d.o)
 	l := newLink(nil, w, d.o)
 	conn, events, err := zk.Connect(d.hosts, timeout,
 		zk.WithDialer(w.open),

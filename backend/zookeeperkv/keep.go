@@ -7,9 +7,23 @@ import (
 	"github.com/go-zookeeper/zk"
 )
 
+// guardDelay is how long a place exists before its node is watched. Most locks are held for less, and are spared a request
+// and an event.
+const guardDelay = 20 * time.Millisecond
+
 // keep watches over the place until it is gone: it closes Lost when somebody removes the node, when the session ends,
 // and when either has to be assumed.
 func (c *contender) keep() {
+	t := time.NewTimer(guardDelay)
+	select {
+	case <-t.C:
+	case <-c.gone:
+		t.Stop()
+		return
+	case <-c.l.done:
+		t.Stop()
+		return
+	}
 	ctx, cancel := c.l.context()
 	defer cancel()
 	for {

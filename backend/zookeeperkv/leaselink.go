@@ -38,6 +38,11 @@ func (p *sessions) link(ctx context.Context, lease time.Duration) (*link, time.D
 		}
 		l, asked = ll.link, ll.asked
 	}
+	if l.wire != nil && l.login == nil && l.conn.State() == zk.StateHasSession {
+		if granted, ok := l.wire.granted(); ok {
+			return l, granted, nil
+		}
+	}
 	// What is granted is known once there is a session.
 	if _, err := call(ctx, l, reads, func(*zk.Conn) (struct{}, error) { return struct{}{}, nil }, nil); err != nil {
 		return nil, 0, err

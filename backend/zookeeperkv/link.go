@@ -108,6 +108,8 @@ func (l *link) close(owned bool) {
 	l.wg.Wait()
 }
 
+func (l *link) shut() { l.close(true) }
+
 // saw notes that the session has seen the state at zxid: later reads on it are no older.
 func (l *link) saw(zxid int64) {
 	for {

@@ -99,6 +99,30 @@ func TestEmptiedDirectoriesGo(t *testing.T) {
 	}
 }
 
+// A key that goes together with all that is below it leaves no node behind, although there are directories in between.
+func TestKeyGoesWithWhatIsBelow(t *testing.T) {
+	addr := shared(t)
+	s, c := open(t, addr, testserver.UniqueName(t), Options{}), raw(t, addr)
+	for _, key := range []string{"a", "a/b/c", "a/d/e/f"} {
+		put(t, s, key, "v")
+	}
+	if n, err := s.DeletePrefix(t.Context(), ""); err != nil || n != 3 {
+		t.Fatalf("DeletePrefix: %d, %v", n, err)
+	}
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+		names, _, err := c.Children(s.root)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(names) == 0 {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("below the root there still is %q", names)
+		}
+	}
+}
+
 // Writers that fill and empty one directory at the same time lose no key.
 func TestDirectoryIsContended(t *testing.T) {
 	addr := shared(t)

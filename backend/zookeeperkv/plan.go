@@ -143,6 +143,10 @@ func (tx *txn) remove() {
 		tx.bumped[guardOf(g.path)] = true
 		if int(g.stat.NumChildren)+tx.grows[g.path] > 0 {
 			tx.add(ofKey, 0, &zk.SetDataRequest{Path: g.path, Version: version})
+			// Its last children may be directories that are found to be empty only when the rest is done.
+			if slices.ContainsFunc(gone, func(below *target) bool { return strings.HasPrefix(below.path, g.path+"/") }) {
+				tx.later = append(tx.later, g.path)
+			}
 			continue
 		}
 		tx.grows[parent(g.path)]--

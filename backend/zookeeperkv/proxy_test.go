@@ -7,6 +7,7 @@ import (
 	"net"
 	"sync"
 	"testing"
+	"time"
 )
 
 // proxy stands between clients and a server. It counts requests, and loses, delays and cuts.
@@ -24,6 +25,11 @@ type proxy struct {
 	watched int
 	conns   map[net.Conn]bool
 	lose    func(op int32) bool // whether to cut instead of passing the answer to the next request of this type
+	old     bool                // multiRead is unknown, as before 3.6
+	slow    time.Duration       // by which answers are late
+	trips   int64               // requests that came while none was under way
+	flying  int
+	pinged  int64
 }
 
 func newProxy(t testing.TB, server string) *proxy {
@@ -52,6 +58,35 @@ func (p *proxy) requests() int64 {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.count
+}
+
+// of returns how many requests of type op there were.
+func (p *proxy) of(op int32) int64 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.ops[op]
+}
+
+func (p *proxy) pings() int64 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.pinged
+}
+
+// delay makes answers late, so that what is not sent meanwhile waits for them, and returns the number of round trips so
+// far.
+func (p *proxy) delay(d time.Duration) (trips int64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.slow = d
+	return p.trips
+}
+
+// age makes the server one that is older than 3.6, or new again.
+func (p *proxy) age(old bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.old = old
 }
 
 // forgive takes requests off the count.
@@ -155,13 +190,21 @@ func (l *proxied) copy(to, from net.Conn, requests bool) {
 		for p.paused && !p.closed {
 			p.moving.Wait()
 		}
-		drop := false
+		drop, unknown := false, false
+		slow := p.slow
 		if !first {
 			xid := int32(binary.BigEndian.Uint32(frame[4:]))
-			if requests && xid >= 0 {
+			if requests && xid == xidPing {
+				p.pinged++
+			} else if requests {
 				op := int32(binary.BigEndian.Uint32(frame[8:]))
 				p.count++
 				p.ops[op]++
+				if p.flying == 0 {
+					p.trips++
+				}
+				p.flying++
+				unknown = p.old && op == opMultiRead
 				if (op == 3 || op == 4 || op == 12) && frame[len(frame)-1] == 1 {
 					p.watched++ // exists, getData and getChildren2 end with the wish for a watch
 				}
@@ -177,8 +220,25 @@ func (l *proxied) copy(to, from net.Conn, requests bool) {
 			}
 		}
 		p.mu.Unlock()
+		if unknown {
+			// What a server does that knows no such type: it answers, and closes the connection.
+			answer := binary.BigEndian.AppendUint32(nil, 16)
+			answer = append(answer, frame[4:8]...)
+			answer = binary.BigEndian.AppendUint64(answer, 0)
+			answer = binary.BigEndian.AppendUint32(answer, uint32(0x100000000+codeUnimplemented))
+			from.Write(answer)
+			return
+		}
 		if drop {
 			return
+		}
+		if !requests && slow > 0 {
+			time.Sleep(slow)
+		}
+		if xid := int32(binary.BigEndian.Uint32(frame[4:])); !requests && !first && xid != xidPing && xid != -1 {
+			p.mu.Lock()
+			p.flying--
+			p.mu.Unlock()
 		}
 		if _, err := to.Write(frame); err != nil {
 			return

@@ -26,21 +26,22 @@ func (c *contender) queue(ctx context.Context) ([]place, error) {
 type place struct {
 	backend.Place
 	name     string
-	sequence int64
+	sequence int32
 }
 
 func places(names []string) []place {
 	queue := make([]place, 0, len(names))
 	for _, name := range names {
-		f := strings.Split(name, "-")
+		f := strings.SplitN(name, "-", 3) // the sequence may have a sign
 		if len(f) < 3 || f[0] == "" {
 			continue
 		}
 		p := place{name: name}
-		var err error
-		if p.sequence, err = strconv.ParseInt(f[2], 10, 64); err != nil {
+		sequence, err := strconv.ParseInt(f[2], 10, 32)
+		if err != nil {
 			continue
 		}
+		p.sequence = int32(sequence)
 		switch f[0][0] {
 		case 's':
 			p.Shared = true
@@ -51,6 +52,7 @@ func places(names []string) []place {
 		}
 		queue = append(queue, p)
 	}
+	// The server counts in 32 bits and goes on below zero: which of two is the later is told by their distance.
 	slices.SortFunc(queue, func(a, b place) int { return int(a.sequence - b.sequence) })
 	return queue
 }

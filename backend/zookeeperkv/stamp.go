@@ -114,8 +114,16 @@ func (s *Store) duePathOf(second int64, t slot) string {
 // readStamp reads the stamp of the key at path, nil if there is none.
 func (s *Store) readStamp(ctx context.Context, l *link, path string) (*stamp, error) {
 	n, err := s.get(ctx, l, s.stampPath(slotOf(path)))
-	if err != nil || n.data == nil {
+	if err != nil {
 		return nil, err
+	}
+	return stampOf(n, path)
+}
+
+// stampOf is the stamp of the key at path that n, its node, holds; nil if there is none.
+func stampOf(n node, path string) (*stamp, error) {
+	if n.data == nil {
+		return nil, nil
 	}
 	t, err := parseStamp(n)
 	if err == nil && t.path != path {
@@ -280,20 +288,31 @@ func (s *Store) stampedRecord(ctx context.Context, l *link, path string, read re
 	if err != nil {
 		return record{}, false, err
 	}
-	// The value was written while this went on: the stamp may have been read before that.
-	if r.isKey() && r.stat.Mzxid > before && (t == nil || t.tie < r.stat.Mzxid) {
+	if r.doubts(t, before) {
 		if t, err = s.readStamp(ctx, l, path); err != nil {
 			return record{}, false, err
 		}
 	}
+	return r, r.settle(t), nil
+}
+
+// doubts reports that the value was written while it and the stamp t were read, the store having been at before: t may
+// have been read before that, and has to be read again.
+func (r record) doubts(t *stamp, before int64) bool {
+	return r.isKey() && r.stat.Mzxid > before && (t == nil || t.tie < r.stat.Mzxid)
+}
+
+// settle finds out whose t is, which was read after the value. It reports true if that has changed since: key and stamp
+// have to be read again.
+func (r *record) settle(t *stamp) (again bool) {
 	switch {
 	case t == nil:
 	case r.isKey() && t.tie == r.stat.Mzxid:
 		r.stamp = t
 	case r.isKey() && t.tie > r.stat.Mzxid:
-		return r, true, nil // the value is older than its stamp
+		return true
 	default:
 		r.stale = t
 	}
-	return r, false, nil
+	return false
 }

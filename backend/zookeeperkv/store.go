@@ -94,6 +94,7 @@ type Store struct {
 	schema  schema
 	reaper  reaper
 	leases  sessions
+	bulk    bulk
 	skipped sync.Once
 	foreign atomic.Int64
 
@@ -128,7 +129,8 @@ func newStore(l *link, o Options) *Store {
 		}
 	}
 	s.root, s.meta = s.space.Root(), s.space.Meta()
-	s.guards.s, s.reaper.s, s.schema.s, s.leases.s = s, s, s, s
+	s.guards.s, s.reaper.s, s.schema.s, s.leases.s, s.bulk.s = s, s, s, s, s
+	s.bulk.turn = make(chan struct{}, 1)
 	return s
 }
 

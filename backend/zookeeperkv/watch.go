@@ -25,7 +25,7 @@ func (s *Store) Watch(ctx context.Context, prefix string, o backend.WatchOptions
 	}
 	w := &watch{
 		s: s, l: s.link, o: o, prefix: prefix, dir: dir, parent: ctx,
-		dirty: map[string]bits{}, nodes: map[string]*known{}, expiring: map[string]int64{},
+		dirty: map[string]bits{}, first: map[string]bits{}, nodes: map[string]*known{}, expiring: map[string]int64{},
 		wake: make(chan struct{}, 1), ready: make(chan struct{}, 1), done: make(chan struct{}),
 	}
 	w.ctx, w.cancel = context.WithCancel(ctx)
@@ -67,7 +67,9 @@ type watch struct {
 	light    map[string]bool  // nodes of which only a change is of interest
 
 	mu       sync.Mutex
-	dirty    map[string]bits
+	dirty    map[string]bits // nodes to be read
+	first    map[string]bits // nodes to be read before the next Progress or Synced, and before those in dirty
+	caught   bool            // so are those that are being read, and what is found below them
 	progress bool
 	queue    []backend.Event
 	bytes    int
@@ -152,6 +154,7 @@ func (w *watch) Sync(ctx context.Context) error {
 	}
 	w.l.hub.catchUp()
 	w.mu.Lock()
+	w.hasten()
 	w.progress = true
 	w.mu.Unlock()
 	signal(w.wake)
@@ -182,9 +185,29 @@ func (w *watch) shut() { w.Close() }
 // fire marks a node. The hub calls it, from the client's goroutine.
 func (w *watch) fire(path string, b bits) {
 	w.mu.Lock()
-	w.dirty[path] |= b
+	w.mark(path, b, false)
 	w.mu.Unlock()
 	signal(w.wake)
+}
+
+// mark notes that a node is to be read; first: before the next Progress or Synced. w.mu is held.
+func (w *watch) mark(path string, b bits, first bool) {
+	old, found := w.first[path]
+	if first || found {
+		w.first[path] = old | w.dirty[path] | b
+		delete(w.dirty, path)
+		return
+	}
+	w.dirty[path] |= b
+}
+
+// hasten puts all that is to be read now before what comes later, which may come without end. w.mu is held.
+func (w *watch) hasten() {
+	for path, b := range w.dirty {
+		w.first[path] |= b
+	}
+	clear(w.dirty)
+	w.caught = true
 }
 
 func (w *watch) push(e backend.Event) {

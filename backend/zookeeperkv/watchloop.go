@@ -56,9 +56,9 @@ func (w *watch) establish() error {
 	var jobs []job
 	if w.o.Key {
 		w.nodes[w.dir] = &known{}
-		jobs = []job{{w.dir, dataBit, w.wants()}}
+		jobs = []job{{path: w.dir, bits: dataBit}}
 	} else {
-		jobs = []job{{w.dir, childBit, false}}
+		jobs = []job{{path: w.dir, bits: childBit}}
 	}
 	for len(jobs) > 0 {
 		batch := jobs[:min(len(jobs), pipeline)]
@@ -124,7 +124,7 @@ func (w *watch) step() (more bool, err error) {
 	w.expire()
 	jobs := w.take()
 	if len(jobs) == 0 {
-		w.rest(epoch)
+		w.settle(epoch)
 		return false, nil
 	}
 	results, err := w.read(jobs)
@@ -137,6 +137,7 @@ func (w *watch) step() (more bool, err error) {
 		return true, nil
 	}
 	w.apply(results)
+	w.settle(epoch)
 	return true, nil
 }
 
@@ -174,9 +175,10 @@ func (w *watch) restart(epoch uint64) {
 	w.light = make(map[string]bool, len(w.nodes))
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.dirty[w.dir] |= dataBit | childBit
+	w.hasten()
+	w.mark(w.dir, dataBit|childBit, true)
 	for path := range w.nodes {
-		w.dirty[path] |= dataBit | childBit
+		w.mark(path, dataBit|childBit, true)
 		w.light[path] = true
 	}
 }
@@ -192,22 +194,21 @@ func (w *watch) expire() {
 	}
 }
 
-// rest is what is said when there is nothing to read.
-func (w *watch) rest(epoch uint64) {
-	if w.resync {
-		w.resync, w.light = false, nil
-		w.push(backend.Event{Kind: backend.Synced})
-	}
-	if epoch != w.epoch {
-		return // something may have been missed that is not known yet
-	}
+// settle says what is to be said once everything is read that has to be read before.
+func (w *watch) settle(epoch uint64) {
 	w.mu.Lock()
-	say := w.progress && len(w.dirty) == 0
-	if say {
+	settled := len(w.first) == 0
+	// On a new connection something may have been missed that is not known yet.
+	progress := w.progress && settled && epoch == w.epoch
+	if progress {
 		w.progress = false
 	}
 	w.mu.Unlock()
-	if say {
+	if settled && w.resync {
+		w.resync, w.light = false, nil
+		w.push(backend.Event{Kind: backend.Synced})
+	}
+	if progress {
 		w.push(backend.Event{Kind: backend.Progress})
 	}
 }
@@ -240,6 +241,7 @@ type job struct {
 	path  string
 	bits  bits
 	value bool // its value is wanted, too
+	first bool // it was marked so
 }
 
 // result is what was read.
@@ -254,28 +256,36 @@ type result struct {
 func (w *watch) take() []job {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	w.caught = false
 	var jobs []job
-	for path, b := range w.dirty {
-		if len(jobs) == pipeline {
-			break
+	for _, first := range []bool{true, false} {
+		marked := w.dirty
+		if first {
+			marked = w.first
 		}
-		delete(w.dirty, path)
-		if path == w.dir && !w.o.Key {
-			b = childBit
-		} else if w.nodes[path] == nil {
-			continue
-		} else if w.o.Key {
-			b = dataBit
+		for path, b := range marked {
+			if len(jobs) == pipeline {
+				return jobs
+			}
+			delete(marked, path)
+			if path == w.dir && !w.o.Key {
+				b = childBit
+			} else if w.nodes[path] == nil {
+				continue
+			} else if w.o.Key {
+				b = dataBit
+			}
+			jobs = append(jobs, job{path: path, bits: b, value: w.o.Prev || !w.light[path], first: first})
 		}
-		jobs = append(jobs, job{path, b, w.o.Prev || !w.light[path]})
 	}
 	return jobs
 }
 
+// giveBack marks nodes that have to be read still, each as urgently as it was.
 func (w *watch) giveBack(jobs []job) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for _, j := range jobs {
-		w.dirty[j.path] |= j.bits
+		w.mark(j.path, j.bits, j.first || w.caught)
 	}
 }

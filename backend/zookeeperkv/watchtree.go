@@ -19,7 +19,7 @@ type known struct {
 // was gone a moment before has to be taken for a new one.
 func (w *watch) apply(results []result) {
 	var events []backend.Event
-	var again []string
+	var again []job
 	for _, r := range results {
 		if r.job.bits&dataBit == 0 {
 			continue
@@ -30,7 +30,7 @@ func (w *watch) apply(results []result) {
 		}
 		if !r.job.value && r.isKey() && (r.stat.Mzxid != k.mzxid || !k.live) && w.s.live(r.record) {
 			delete(w.light, r.job.path)
-			again = append(again, r.job.path)
+			again = append(again, job{path: r.job.path, bits: dataBit, first: r.job.first})
 			continue
 		}
 		events = w.compare(events, k, r)
@@ -38,16 +38,12 @@ func (w *watch) apply(results []result) {
 			w.forget(r.job.path)
 		}
 	}
-	for _, path := range again {
-		w.fire(path, dataBit)
-	}
+	w.giveBack(again)
 	for _, r := range results {
 		if r.job.bits&childBit == 0 || r.job.path != w.dir && w.nodes[r.job.path] == nil {
 			continue
 		}
-		for _, j := range w.grow(r) {
-			w.fire(j.path, j.bits)
-		}
+		w.giveBack(w.grow(r))
 	}
 	// In the order of their revisions, the deletes first: their revisions are not known.
 	slices.SortStableFunc(events, func(a, b backend.Event) int { return cmp.Compare(a.Revision, b.Revision) })
@@ -122,7 +118,7 @@ func (w *watch) grow(r result) []job {
 		// The list may be older than what is known of the node: only the node itself can say that it is gone.
 		if path := join(r.job.path, name); w.nodes[path] != nil {
 			listed = append(listed, name)
-			w.fire(path, dataBit|childBit)
+			w.giveBack([]job{{path: path, bits: dataBit | childBit, first: r.job.first}})
 		}
 	}
 	k.children = listed
@@ -137,7 +133,7 @@ func (w *watch) grow(r result) []job {
 		}
 		w.nodes[path] = &known{}
 		w.l.hub.join(path, w)
-		jobs = append(jobs, job{path, dataBit | childBit, true})
+		jobs = append(jobs, job{path: path, bits: dataBit | childBit, first: r.job.first})
 	}
 	return jobs
 }

@@ -13,8 +13,13 @@ import (
 
 // Request types of the protocol (org.apache.zookeeper.ZooDefs.OpCode).
 const (
-	opSync       = 9
-	opSetWatches = 101
+	opGetData     = 4
+	opGetChildren = 8
+	opSync        = 9
+	opMultiRead   = 22
+	opSetAuth     = 100
+	opSetWatches  = 101
+	opClose       = -11
 )
 
 // xidPing is the xid of every ping.
@@ -24,11 +29,13 @@ const xidPing = -2
 type dialFunc func(ctx context.Context, network, address string) (net.Conn, error)
 
 // wire looks at the frames of a connection that the driver opened, for what the client does not tell: when a request has
-// been written, when the server was last heard and up to which zxid, and what session timeout it granted. It changes
-// nothing in the stream.
+// been written, when the server was last heard and up to which zxid, and what session timeout it granted. It leaves the
+// client's frames as they are, and puts requests of the driver's own between them (ask), whose answers the client does not
+// see.
 type wire struct {
 	dial      dialFunc
 	handshake time.Duration
+	limit     int             // of an answer to the driver, in bytes
 	ctx       context.Context // ends with the link
 	cancel    context.CancelFunc
 
@@ -43,13 +50,13 @@ type wire struct {
 
 	mu       sync.Mutex
 	expected map[string]func()
-	current  net.Conn
+	current  *wireConn
 	pings    []time.Time // sent and not answered, on the current connection
 	contact  time.Time   // when the last ping that was answered was sent
 }
 
-func newWire(dial dialFunc, handshake time.Duration) *wire {
-	w := &wire{dial: dial, handshake: handshake, expected: map[string]func(){}}
+func newWire(dial dialFunc, o Options) *wire {
+	w := &wire{dial: dial, handshake: o.DialTimeout, limit: o.MaxRequest + 1<<20, expected: map[string]func(){}}
 	w.ctx, w.cancel = context.WithCancel(context.Background())
 	return w
 }
@@ -68,8 +75,11 @@ func (w *wire) open(network, address string, _ time.Duration) (net.Conn, error) 
 		c.Close()
 		return nil, net.ErrClosed
 	}
-	w.current, w.pings = c, nil
-	return &wireConn{Conn: c, w: w, in: bufio.NewReaderSize(c, 16<<10), n: w.conns.Add(1)}, nil
+	w.current = &wireConn{
+		Conn: c, w: w, in: bufio.NewReaderSize(c, 16<<10), n: w.conns.Add(1), asked: map[int32]chan<- answer{},
+	}
+	w.pings = nil
+	return w.current, nil
 }
 
 // close breaks the connection if it is still open, and keeps new ones from being made.
@@ -145,6 +155,15 @@ type wireConn struct {
 	left int           // bytes of the frame being read
 	open bool          // the handshake was answered
 	n    int64         // of the connection
+
+	patience time.Duration // of the client with the frame being read
+
+	writing sync.Mutex // held for a frame
+	ready   bool       // requests of the driver's may be written
+	lastXid int32      // of the driver's requests
+
+	asking sync.Mutex
+	asked  map[int32]chan<- answer // nil once the connection is closed
 }
 
 // SetReadDeadline shortens the client's patience with a server that accepts a connection and says nothing: ten times
@@ -155,6 +174,9 @@ func (c *wireConn) SetReadDeadline(t time.Time) error {
 			t = soon
 		}
 	}
+	if !t.IsZero() {
+		c.patience = time.Until(t)
+	}
 	return c.Conn.SetReadDeadline(t)
 }
 
@@ -164,15 +186,21 @@ func (c *wireConn) Write(frame []byte) (int, error) {
 	if len(frame) >= 8 && (!c.open || int32(binary.BigEndian.Uint32(frame[4:])) == xidPing) {
 		c.w.pinging()
 	}
+	ready := false
 	if len(frame) >= 12 && c.open {
-		switch binary.BigEndian.Uint32(frame[8:]) {
+		kind := int32(binary.BigEndian.Uint32(frame[8:]))
+		ready = kind != opSetAuth && kind != opClose
+		switch kind {
 		case opSync:
 			written = c.w.find(frame[12:])
 		case opSetWatches:
 			c.w.rewatched.Store(c.n)
 		}
 	}
+	c.writing.Lock()
 	n, err := c.Conn.Write(frame)
+	c.ready = ready && err == nil
+	c.writing.Unlock()
 	if err == nil && written != nil {
 		written()
 	}
@@ -204,29 +232,39 @@ func (c *wireConn) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// frame looks at the head of the next frame: length, xid, zxid, error; in the first one length, protocol version,
-// session timeout, session.
+// frame looks at the head of the next frame of the client's: length, xid, zxid, error; in the first one length, protocol
+// version, session timeout, session. It takes out the answers to requests of the driver's own.
 func (c *wireConn) frame() error {
-	head, err := c.in.Peek(20)
-	if err != nil {
-		return err
-	}
-	c.left = 4 + int(binary.BigEndian.Uint32(head))
-	c.w.lastHeard.Store(time.Now().UnixNano())
-	if !c.open {
-		c.open = true
-		c.w.pinged()
-		if ms := int32(binary.BigEndian.Uint32(head[8:])); ms > 0 {
-			c.w.timeout.Store(int64(ms))
+	for {
+		head, err := c.in.Peek(20)
+		if err != nil {
+			return err
+		}
+		size := int(binary.BigEndian.Uint32(head))
+		c.w.lastHeard.Store(time.Now().UnixNano())
+		if !c.open {
+			c.left = 4 + size
+			c.open = true
+			c.w.pinged()
+			if ms := int32(binary.BigEndian.Uint32(head[8:])); ms > 0 {
+				c.w.timeout.Store(int64(ms))
+			}
+			return nil
+		}
+		xid, zxid := int32(binary.BigEndian.Uint32(head[4:])), int64(binary.BigEndian.Uint64(head[8:]))
+		if xid < ownXids {
+			if err := c.answer(xid, size); err != nil {
+				return err
+			}
+			continue
+		}
+		c.left = 4 + size
+		if xid == xidPing {
+			c.w.pinged()
+		}
+		if xid >= 0 && zxid > c.w.zxid.Load() {
+			c.w.zxid.Store(zxid) // one reader at a time: no race between load and store
 		}
 		return nil
 	}
-	xid, zxid := int32(binary.BigEndian.Uint32(head[4:])), int64(binary.BigEndian.Uint64(head[8:]))
-	if xid == xidPing {
-		c.w.pinged()
-	}
-	if xid >= 0 && zxid > c.w.zxid.Load() {
-		c.w.zxid.Store(zxid) // one reader at a time: no race between load and store
-	}
-	return nil
 }

@@ -18,15 +18,9 @@ var ErrUnavailable = errors.New("containers cannot be run here")
 // then: with a registry out of reach that takes until ctx ends. The reaper's image is one of them unless
 // TESTCONTAINERS_RYUK_DISABLED is true.
 func Available(ctx context.Context, stores ...Store) (err error) {
-	defer func() {
-		// The library panics where it finds no Docker to talk to.
-		if r := recover(); r != nil {
-			err = fmt.Errorf("%w: %v", ErrUnavailable, r)
-		}
-	}()
-	provider, err := testcontainers.NewDockerProvider()
+	provider, err := openDocker()
 	if err != nil {
-		return fmt.Errorf("%w: %w", ErrUnavailable, err)
+		return err
 	}
 	defer func() { err = errors.Join(err, provider.Close()) }()
 	if err := provider.Health(ctx); err != nil {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -20,7 +21,12 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m)
 }
 
-// needDocker skips a test where containers cannot be run, unless KV_TEST_PROVIDER says that they can.
+// required tells whether somebody relies on these tests.
+func required() bool {
+	return os.Getenv("KV_TEST_PROVIDER") == "containers" || slices.Contains(strings.Split(os.Getenv("KV_TEST_REQUIRE"), ","), "containers")
+}
+
+// needDocker skips a test where containers cannot be run, unless that is required.
 func needDocker(t *testing.T, stores ...containers.Store) {
 	t.Helper()
 	if testing.Short() {
@@ -29,7 +35,7 @@ func needDocker(t *testing.T, stores ...containers.Store) {
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	err := containers.Available(ctx, stores...)
-	if errors.Is(err, containers.ErrUnavailable) && os.Getenv("KV_TEST_PROVIDER") != "containers" {
+	if errors.Is(err, containers.ErrUnavailable) && !required() {
 		t.Skip(err)
 	}
 	if err != nil {
@@ -44,9 +50,9 @@ func TestStart(t *testing.T) {
 			var addr string
 			t.Run("serves", func(t *testing.T) {
 				s := containers.Start(t, store)
-				addr = s.Addr()
-				if want := string(store) + "://" + addr; s.URL() != want || s.Version() == "" {
-					t.Errorf("%v has the URL %q, want %q", s, s.URL(), want)
+				addr = s.Addrs()[0]
+				if want := string(store) + "://" + addr; s.URL("") != want || s.Version() == "" {
+					t.Errorf("%v has the URL %q, want %q", s, s.URL(""), want)
 				}
 				if !answers(t, addr) {
 					t.Error("the port is closed")
@@ -70,14 +76,31 @@ func answers(t *testing.T, addr string) bool {
 	return true
 }
 
+// TestOpen is what a user's test does, on each store.
+func TestOpen(t *testing.T) {
+	for _, store := range containers.Stores() {
+		t.Run(string(store), func(t *testing.T) {
+			needDocker(t, store)
+			t.Parallel()
+			s := containers.Open(t, driverOf(store))
+			if _, err := s.Put(t.Context(), "k", []byte("v")); err != nil {
+				t.Fatal(err)
+			}
+			if e, err := s.Get(t.Context(), "k"); err != nil || string(e.Value) != "v" {
+				t.Errorf("got %q, %v", e.Value, err)
+			}
+		})
+	}
+}
+
 // Two at once have nothing in common.
 func TestServersAreApart(t *testing.T) {
 	needDocker(t, containers.Redis)
 	a, b := containers.Start(t, containers.Redis), containers.Start(t, containers.Redis)
-	if got := redis(t, a, "SET key value"); got != "+OK" {
+	if got := redisCommand(t, a, "SET key value"); got != "+OK" {
 		t.Fatal(got)
 	}
-	if got := redis(t, b, "EXISTS key"); got != ":0" {
+	if got := redisCommand(t, b, "EXISTS key"); got != ":0" {
 		t.Errorf("the other server answers %q", got)
 	}
 	for range 2 {
@@ -85,14 +108,14 @@ func TestServersAreApart(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if answers(t, a.Addr()) {
+	if answers(t, a.Addrs()[0]) {
 		t.Error("closed, and the port is open")
 	}
 }
 
-func redis(t *testing.T, s *containers.Server, command string) string {
+func redisCommand(t *testing.T, s *containers.Server, command string) string {
 	t.Helper()
-	conn, err := net.Dial("tcp", s.Addr())
+	conn, err := net.Dial("tcp", s.Addrs()[0])
 	if err != nil {
 		t.Fatal(err)
 	}

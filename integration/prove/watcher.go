@@ -24,15 +24,16 @@ type watcher struct {
 	every  int  // events after which the watch is closed and opened again; 0: never
 	forget bool // the store may forget what the watch has not seen
 
-	w      atomic.Pointer[kv.Watch[[]byte]]
-	stay   atomic.Bool // do not open again
-	v      *backendtest.Validator
-	events []backend.Event
-	mended bool          // a lossless watch was resynchronised: it has told its end, not all of its way
-	opened int           // how often
-	token  backend.Token // of the last event
-	synced chan struct{} // closed once the first watch has told its snapshot
-	once   sync.Once
+	w       atomic.Pointer[kv.Watch[[]byte]]
+	stay    atomic.Bool // do not open again
+	v       *backendtest.Validator
+	events  []backend.Event
+	mended  bool          // a lossless watch was resynchronised: it has told its end, not all of its way
+	differs bool          // between Resynced and Synced
+	opened  int           // how often
+	token   backend.Token // of the last event
+	synced  chan struct{} // closed once the first watch has told its snapshot
+	once    sync.Once
 }
 
 // begin opens the watch.
@@ -138,7 +139,11 @@ func (w *watcher) take(ev backend.Event) bool {
 		w.mended = true
 		w.v.Caps.Lossless = false
 	}
-	if err := w.v.Observe(ev); err != nil {
+	seen := ev
+	if w.differs = ev.Kind == backend.Resynced || w.differs && ev.Kind != backend.Synced; w.differs && seen.Token == "" && w.mended {
+		seen.Token = "none" // differences are no place to resume from
+	}
+	if err := w.v.Observe(seen); err != nil {
 		w.h.fail("%s: %v", w.name, err)
 		return false
 	}

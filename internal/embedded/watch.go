@@ -99,7 +99,9 @@ func (f *Feed) Watch(ctx context.Context, s Stream) (*Watcher, error) {
 			return nil, err
 		}
 	}
+	f.mu.Lock() // end takes it before it looks at stop
 	w.stop = context.AfterFunc(ctx, func() { w.end(backend.ContextError(ctx)) })
+	f.mu.Unlock()
 	if err := w.register(); err != nil {
 		return nil, w.end(err)
 	}

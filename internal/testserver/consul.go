@@ -25,7 +25,7 @@ func (consul) find(ctx context.Context) ([]string, error) {
 
 func (consul) nodes(spec Spec) (n, ports int) { return max(spec.Nodes, 1), 3 }
 
-func (consul) clients(c *cluster) []string { return c.firstPorts() }
+func (consul) clients(c *cluster) []string { return c.allClients() }
 
 func (consul) configure(c *cluster, i int) ([]string, error) {
 	m := &c.members[i]
@@ -44,7 +44,7 @@ func (consul) configure(c *cluster, i int) ([]string, error) {
 	}
 	for j := range c.members {
 		if j != i {
-			join = append(join, c.members[j].addr(1))
+			join = append(join, c.members[j].peer(1))
 		}
 	}
 	if join != nil {
@@ -55,6 +55,7 @@ func (consul) configure(c *cluster, i int) ([]string, error) {
 		fmt.Sprintf(`bootstrap_expect = %d`, len(c.members)),
 		fmt.Sprintf(`node_name = %q`, m.name),
 		`bind_addr        = "127.0.0.1"`,
+		fmt.Sprintf(`client_addr = %q`, c.listen),
 		fmt.Sprintf(`data_dir = %q`, filepath.Join(m.dir, "data")),
 		`disable_update_check = true`,
 		fmt.Sprintf(`ports { %s, serf_lan = %d, server = %d, serf_wan = -1, dns = -1, grpc = -1, grpc_tls = -1 }`,
@@ -67,7 +68,7 @@ func (consul) configure(c *cluster, i int) ([]string, error) {
 // probe makes a consistent read of the catalog, which answers once a leader has settled and has been confirmed by a
 // majority, and waits until the catalog holds every node: no session can be created before.
 func (consul) probe(ctx context.Context, c *cluster, i int) (string, error) {
-	addr := c.members[i].addr(0)
+	addr := c.client(i)
 	var self struct {
 		Config struct{ NodeName, Version string }
 	}
@@ -104,7 +105,7 @@ func (consul) setUp(ctx context.Context, c *cluster) error {
 		{"/v1/acl/policy", object{"Name": "limited", "Rules": rules}},
 		{"/v1/acl/token", object{"SecretID": c.limited.Token, "Policies": []object{{"Name": "limited"}}}},
 	} {
-		if err := c.call(ctx, http.MethodPut, c.members[0].addr(0), r.path, c.admin.Token, r.body, nil); err != nil {
+		if err := c.call(ctx, http.MethodPut, c.client(0), r.path, c.admin.Token, r.body, nil); err != nil {
 			return err
 		}
 	}

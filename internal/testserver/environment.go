@@ -31,7 +31,7 @@ func required(store Store) (bool, error) {
 		switch name = strings.TrimSpace(name); {
 		case name == "all" || Store(name) == store:
 			found = true
-		case name == "" || name == "memory" || name == "bolt" || slices.Contains(Stores(), Store(name)):
+		case name == "" || name == "memory" || name == "bolt" || name == "containers" || slices.Contains(Stores(), Store(name)):
 		default:
 			return false, fmt.Errorf("testserver: KV_TEST_REQUIRE names %q, which is no store", name)
 		}

@@ -4,8 +4,10 @@ import (
 	"context"
 	"encoding/base64"
 	"errors"
+	"net"
 	"net/http"
 	"path/filepath"
+	"strconv"
 	"strings"
 )
 
@@ -17,14 +19,14 @@ func (etcd) find(ctx context.Context) ([]string, error) {
 
 func (etcd) nodes(spec Spec) (n, ports int) { return max(spec.Nodes, 1), 2 }
 
-func (etcd) clients(c *cluster) []string { return c.firstPorts() }
+func (etcd) clients(c *cluster) []string { return c.allClients() }
 
 func (etcd) configure(c *cluster, i int) ([]string, error) {
 	m := &c.members[i]
-	client, peer := "http://"+m.addr(0), "http://"+m.addr(1)
+	scheme, peer := "http://", "http://"+m.peer(1)
 	var security []string
 	if c.pki != nil {
-		client = "https://" + m.addr(0)
+		scheme = "https://"
 		security = []string{
 			"--cert-file=" + c.pki.server, "--key-file=" + c.pki.serverKey,
 			"--trusted-ca-file=" + c.pki.ca, "--client-cert-auth",
@@ -32,11 +34,12 @@ func (etcd) configure(c *cluster, i int) ([]string, error) {
 	}
 	var cluster []string
 	for i := range c.members {
-		cluster = append(cluster, c.members[i].name+"=http://"+c.members[i].addr(1))
+		cluster = append(cluster, c.members[i].name+"=http://"+c.members[i].peer(1))
 	}
 	args := []string{
 		"--name=" + m.name, "--data-dir=" + filepath.Join(m.dir, "data"),
-		"--listen-client-urls=" + client, "--advertise-client-urls=" + client,
+		"--listen-client-urls=" + scheme + net.JoinHostPort(c.listen, strconv.Itoa(m.ports[0])),
+		"--advertise-client-urls=" + scheme + m.peer(0),
 		"--listen-peer-urls=" + peer, "--initial-advertise-peer-urls=" + peer,
 		"--initial-cluster=" + strings.Join(cluster, ","),
 	}
@@ -45,7 +48,7 @@ func (etcd) configure(c *cluster, i int) ([]string, error) {
 
 // probe asks /health, which makes a linearizable read and so needs a leader.
 func (etcd) probe(ctx context.Context, c *cluster, i int) (string, error) {
-	addr := c.members[i].addr(0)
+	addr := c.client(i)
 	var health struct{ Health, Reason string }
 	if err := c.call(ctx, http.MethodGet, addr, "/health", "", nil, &health); err != nil {
 		return "", err
@@ -85,7 +88,7 @@ func (etcd) setUp(ctx context.Context, c *cluster) error {
 	}
 	requests = append(requests, request{"enable", object{}})
 	for _, r := range requests {
-		if err := c.call(ctx, http.MethodPost, c.members[0].addr(0), "/v3/auth/"+r.path, "", r.body, nil); err != nil {
+		if err := c.call(ctx, http.MethodPost, c.client(0), "/v3/auth/"+r.path, "", r.body, nil); err != nil {
 			return err
 		}
 	}

@@ -1,14 +1,10 @@
 package testserver
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"sync"
 	"time"
 )
@@ -20,8 +16,9 @@ const (
 
 var errNotRunning = errors.New("node is not running")
 
-// errExited is matched when a server ended before it served.
-var errExited = errors.New("server exited")
+// ErrExited is matched when a server ended before it served, or could not begin. One more attempt, on other ports, is
+// made then.
+var ErrExited = errors.New("server exited")
 
 // A node is one server process, or the place of one.
 type node struct {
@@ -29,13 +26,11 @@ type node struct {
 	cluster *cluster
 	index   int // in the cluster
 	prog    program
-	argv    []string
+	engine  Engine
 
 	mu   sync.Mutex
-	proc *process // nil before the first start
+	proc Process // nil before the first start
 }
-
-func (n *node) logFile() string { return filepath.Join(n.dir, "server.log") }
 
 // await returns the server's version once it serves. It has been started before.
 func (n *node) await(ctx context.Context) (version string, err error) {
@@ -44,24 +39,27 @@ func (n *node) await(ctx context.Context) (version string, err error) {
 	n.mu.Unlock()
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
-	version, err = n.serves(ctx, proc.done, proc.running)
+	version, err = n.serves(ctx, proc.Running)
 	switch {
-	case errors.Is(err, errExited):
-		err = fmt.Errorf("%w (%v); its log ends:\n%s", err, proc.cmd.ProcessState, n.logTail())
+	case errors.Is(err, ErrExited):
+		err = fmt.Errorf("%w (%v); its log ends:\n%s", err, proc.State(), n.engine.Log(n.index))
 	case err != nil:
-		err = fmt.Errorf("server does not serve: %w; its log ends:\n%s", err, n.logTail())
+		err = fmt.Errorf("server does not serve: %w; its log ends:\n%s", err, n.engine.Log(n.index))
 	}
 	return version, err
 }
 
 // serves probes the server until it serves, has exited or ctx ends.
-func (n *node) serves(ctx context.Context, exited <-chan struct{}, running func() bool) (version string, err error) {
+func (n *node) serves(ctx context.Context, running func() bool) (version string, err error) {
 	const shortest, longest = 20 * time.Millisecond, 250 * time.Millisecond
 	answers := 0
 	for wait := shortest; ; wait = min(2*wait, longest) {
 		version, err = n.probe(ctx)
 		if err != nil {
 			answers = 0
+			if !running() {
+				return "", ErrExited
+			}
 		} else if answers++; answers == 2 && running() {
 			// Twice in a row: a leader that has just been elected may be on the way out again, and somebody else may answer
 			// on the port of a server that has failed to get it and is about to exit.
@@ -70,8 +68,6 @@ func (n *node) serves(ctx context.Context, exited <-chan struct{}, running func(
 			wait = shortest
 		}
 		select {
-		case <-exited:
-			return "", errExited
 		case <-ctx.Done():
 			return "", fmt.Errorf("%w (%w)", context.Cause(ctx), err)
 		case <-time.After(wait):
@@ -86,20 +82,13 @@ func (n *node) probe(ctx context.Context) (string, error) {
 }
 
 // start runs the server's process.
-func (n *node) start() error {
+func (n *node) start(ctx context.Context) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if n.proc != nil && n.proc.running() {
+	if n.proc != nil && n.proc.Running() {
 		return errors.New("node is running already")
 	}
-	log, err := os.OpenFile(n.logFile(), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
-	if err != nil {
-		return err
-	}
-	defer log.Close() // the process has its own copy
-	cmd := exec.Command(n.argv[0], n.argv[1:]...)
-	cmd.Dir, cmd.Stdout, cmd.Stderr = n.dir, log, log
-	proc, err := startProcess(cmd)
+	proc, err := n.engine.Start(ctx, n.index)
 	if err != nil {
 		return err
 	}
@@ -108,10 +97,10 @@ func (n *node) start() error {
 }
 
 // running returns the process, or nil if there is none.
-func (n *node) running() *process {
+func (n *node) running() Process {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if n.proc == nil || !n.proc.running() {
+	if n.proc == nil || !n.proc.Running() {
 		return nil
 	}
 	return n.proc
@@ -123,11 +112,10 @@ func (n *node) kill() error {
 	if p == nil {
 		return nil
 	}
-	if err := p.kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
+	if err := p.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		return err
 	}
-	<-p.done
-	return nil
+	return p.Wait(context.Background())
 }
 
 // stop asks the process to end, and kills it when ctx ends or stopTimeout has passed.
@@ -139,49 +127,27 @@ func (n *node) stop(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, stopTimeout)
 	defer cancel()
 	// A paused process would not hear the request.
-	for _, signal := range []func() error{p.resume, p.terminate} {
+	for _, signal := range []func() error{p.Resume, p.Terminate} {
 		if err := signal(); err != nil && !errors.Is(err, os.ErrProcessDone) {
 			return err
 		}
 	}
-	select {
-	case <-p.done:
-		return nil
-	case <-ctx.Done():
-		return errors.Join(fmt.Errorf("server did not stop: %w", context.Cause(ctx)), n.kill())
+	if err := p.Wait(ctx); err != nil {
+		return errors.Join(fmt.Errorf("server did not stop: %w", err), n.kill())
 	}
+	return nil
 }
 
 func (n *node) pause() error {
 	if p := n.running(); p != nil {
-		return p.pause()
+		return p.Pause()
 	}
 	return errNotRunning
 }
 
 func (n *node) resume() error {
 	if p := n.running(); p != nil {
-		return p.resume()
+		return p.Resume()
 	}
 	return errNotRunning
-}
-
-// logTail returns the last few kilobytes that the server wrote.
-func (n *node) logTail() string {
-	const size = 4 << 10
-	f, err := os.Open(n.logFile())
-	if err != nil {
-		return err.Error()
-	}
-	defer f.Close()
-	if end, err := f.Seek(0, io.SeekEnd); err == nil && end > size {
-		_, _ = f.Seek(-size, io.SeekEnd) // fails only where the first one does
-	} else {
-		_, _ = f.Seek(0, io.SeekStart)
-	}
-	tail, err := io.ReadAll(io.LimitReader(f, size))
-	if err != nil {
-		return err.Error()
-	}
-	return string(bytes.TrimSpace(tail))
 }

@@ -21,15 +21,15 @@ func diesWithParent() *syscall.SysProcAttr {
 func (p *process) awaitPaused() error {
 	const patience = 5 * time.Second
 	for deadline := time.Now().Add(patience); ; time.Sleep(time.Millisecond) {
-		running, err := runningThreads(p.cmd.Process.Pid)
+		n, err := runningThreads(p.cmd.Process.Pid)
 		if err != nil {
 			return err
 		}
-		if running == 0 || !p.running() {
+		if n == 0 || !p.Running() {
 			return nil
 		}
 		if time.Now().After(deadline) {
-			return fmt.Errorf("%d threads have not stopped within %v", running, patience)
+			return fmt.Errorf("%d threads have not stopped within %v", n, patience)
 		}
 	}
 }

@@ -13,9 +13,9 @@ func supported() error { return unavailable("the rig does not run processes on %
 
 func diesWithParent() *syscall.SysProcAttr { return nil }
 
-func (p *process) kill() error      { return errors.ErrUnsupported }
-func (p *process) terminate() error { return errors.ErrUnsupported }
-func (p *process) pause() error     { return errors.ErrUnsupported }
-func (p *process) resume() error    { return errors.ErrUnsupported }
+func (p *process) Kill() error      { return errors.ErrUnsupported }
+func (p *process) Terminate() error { return errors.ErrUnsupported }
+func (p *process) Pause() error     { return errors.ErrUnsupported }
+func (p *process) Resume() error    { return errors.ErrUnsupported }
 
 func tryLock(*os.File) (bool, error) { return false, errors.ErrUnsupported }

@@ -10,11 +10,17 @@ import (
 
 func supported() error { return nil }
 
-func (p *process) kill() error      { return p.signal(syscall.SIGKILL) }
-func (p *process) terminate() error { return p.signal(syscall.SIGTERM) }
-func (p *process) resume() error    { return p.signal(syscall.SIGCONT) }
+// Kill implements Process.
+func (p *process) Kill() error { return p.signal(syscall.SIGKILL) }
 
-func (p *process) pause() error {
+// Terminate implements Process.
+func (p *process) Terminate() error { return p.signal(syscall.SIGTERM) }
+
+// Resume implements Process.
+func (p *process) Resume() error { return p.signal(syscall.SIGCONT) }
+
+// Pause implements Process.
+func (p *process) Pause() error {
 	if err := p.signal(syscall.SIGSTOP); err != nil {
 		return err
 	}
@@ -23,7 +29,7 @@ func (p *process) pause() error {
 
 // signal reaches the whole group, so that a helper, such as the one that saves Redis's snapshot, does not live on.
 func (p *process) signal(sig syscall.Signal) error {
-	if !p.running() {
+	if !p.Running() {
 		return os.ErrProcessDone
 	}
 	err := syscall.Kill(-p.cmd.Process.Pid, sig)

@@ -109,6 +109,24 @@ func Start(t testing.TB, spec Spec) *Server {
 	t.Helper()
 	refuseShort(t, spec.Store)
 	s, err := Launch(t.Context(), spec)
+	return s.forTest(t, spec, err)
+}
+
+// StartVersion is Start with another version of the server, as InstallVersion gets it.
+func StartVersion(t testing.TB, spec Spec, version string) *Server {
+	t.Helper()
+	refuseShort(t, spec.Store)
+	argv, err := InstallVersion(t.Context(), spec.Store, version)
+	var s *Server
+	if err == nil {
+		s, err = LaunchCommand(t.Context(), spec, argv)
+	}
+	return s.forTest(t, spec, err)
+}
+
+// forTest leaves a server that has been launched to a test.
+func (s *Server) forTest(t testing.TB, spec Spec, err error) *Server {
+	t.Helper()
 	resolve(t, spec.Store, err)
 	t.Logf("testserver: using %v at %v", s, s.addrs)
 	t.Cleanup(func() {
@@ -165,3 +183,9 @@ func UniqueName(t testing.TB) string {
 // Goroutine is the name of the function that waits for a server process, for goleak.IgnoreAnyFunction in tests that look
 // for leaks while a shared server runs.
 const Goroutine = "github.com/polykv/kv/internal/testserver.(*process).run"
+
+// ProxyGoroutines are those of the functions that serve the connections of a Proxy.
+func ProxyGoroutines() []string {
+	const conn = "github.com/polykv/kv/internal/testserver.(*proxyConn)."
+	return []string{conn + "run", conn + "pump"}
+}

@@ -33,4 +33,6 @@ func freePorts(n int) ([]int, error) {
 	return ports, nil
 }
 
-func loopback(port int) string { return fmt.Sprintf("127.0.0.1:%d", port) }
+const loopbackHost = "127.0.0.1"
+
+func loopback(port int) string { return fmt.Sprintf("%s:%d", loopbackHost, port) }

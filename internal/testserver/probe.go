@@ -24,7 +24,7 @@ func Await(ctx context.Context, store Store, addr string) (version string, err e
 		return "", err
 	}
 	n := node{prog: prog, cluster: &cluster{spec: spec, members: []member{{elsewhere: addr}}}}
-	version, err = n.serves(ctx, nil, func() bool { return true })
+	version, err = n.serves(ctx, func() bool { return true })
 	if err != nil {
 		return "", fmt.Errorf("testserver: %s at %s does not serve: %w", store, addr, err)
 	}

@@ -1,6 +1,7 @@
 package testserver
 
 import (
+	"context"
 	"os/exec"
 	"runtime"
 )
@@ -36,7 +37,8 @@ func (p *process) run(started chan<- error) {
 	}
 }
 
-func (p *process) running() bool {
+// Running implements Process.
+func (p *process) Running() bool {
 	select {
 	case <-p.done:
 		return false
@@ -44,3 +46,16 @@ func (p *process) running() bool {
 		return true
 	}
 }
+
+// Wait implements Process.
+func (p *process) Wait(ctx context.Context) error {
+	select {
+	case <-p.done:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// State implements Process.
+func (p *process) State() string { return p.cmd.ProcessState.String() }

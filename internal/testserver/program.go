@@ -1,8 +1,11 @@
 package testserver
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"net"
+	"strconv"
 )
 
 // A program is what the rig has to know of one kind of server.
@@ -32,6 +35,8 @@ type program interface {
 // A cluster is what the nodes of a server have in common.
 type cluster struct {
 	spec    Spec
+	listen  string // the address of the interface for clients
+	host    string // at which clients reach the members; "" before they run
 	members []member
 	pki     *pki // nil without TLS
 
@@ -42,23 +47,28 @@ type cluster struct {
 type member struct {
 	name  string // "" if somebody else has given it one
 	dir   string // exists; the program makes what it needs below it
-	ports []int  // of 127.0.0.1
+	ports []int  // the first is for clients, the others are for members, which reach each other at 127.0.0.1
 
 	elsewhere string // the one address of a server that is not ours
 }
 
-func (m *member) addr(port int) string {
+// peer returns the address of a port for the other members.
+func (m *member) peer(port int) string { return loopback(m.ports[port]) }
+
+// client returns the address at which clients reach member i.
+func (c *cluster) client(i int) string {
+	m := &c.members[i]
 	if m.elsewhere != "" {
 		return m.elsewhere
 	}
-	return loopback(m.ports[port])
+	return net.JoinHostPort(cmp.Or(c.host, loopbackHost), strconv.Itoa(m.ports[0]))
 }
 
-// firstPorts returns the address of each member's first port.
-func (c *cluster) firstPorts() []string {
+// allClients returns the address of each member for clients.
+func (c *cluster) allClients() []string {
 	addrs := make([]string, len(c.members))
 	for i := range c.members {
-		addrs[i] = c.members[i].addr(0)
+		addrs[i] = c.client(i)
 	}
 	return addrs
 }

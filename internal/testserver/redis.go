@@ -36,7 +36,7 @@ func (redis) nodes(spec Spec) (n, ports int) {
 }
 
 func (redis) clients(c *cluster) []string {
-	addrs := c.firstPorts()
+	addrs := c.allClients()
 	if c.spec.Sentinel {
 		return addrs[redisGroup/2:] // clients ask the sentinels for the rest
 	}
@@ -48,7 +48,7 @@ func (redis) configure(c *cluster, i int) ([]string, error) {
 		return configureSentinel(c, i)
 	}
 	m := &c.members[i]
-	lines := append([]string{"bind 127.0.0.1", fmt.Sprintf("dir %q", m.dir)}, redisPort(c, m.ports[0])...)
+	lines := append([]string{fmt.Sprintf("dir %q", m.dir)}, redisPort(c, m.ports[0])...)
 	if c.spec.Persist {
 		// Not the default appendfsync, everysec: while a sync is under way that holds writes back for up to two seconds, and a
 		// kill loses them though they were acknowledged.
@@ -69,13 +69,17 @@ func (redis) configure(c *cluster, i int) ([]string, error) {
 
 // redisPort returns the settings by which a Redis server, or a sentinel, listens.
 func redisPort(c *cluster, port int) []string {
+	bind := []string{"bind " + c.listen}
+	if c.listen != loopbackHost {
+		bind = append(bind, "protected-mode no") // or it answers loopback only
+	}
 	if c.pki == nil {
-		return []string{fmt.Sprintf("port %d", port)}
+		return append(bind, fmt.Sprintf("port %d", port))
 	}
-	return []string{
-		"port 0", fmt.Sprintf("tls-port %d", port), "tls-ca-cert-file " + c.pki.ca,
-		"tls-cert-file " + c.pki.server, "tls-key-file " + c.pki.serverKey,
-	}
+	return append(bind,
+		"port 0", fmt.Sprintf("tls-port %d", port), "tls-ca-cert-file "+c.pki.ca,
+		"tls-cert-file "+c.pki.server, "tls-key-file "+c.pki.serverKey,
+	)
 }
 
 var redisVersion = regexp.MustCompile(`(?m)^redis_version:([0-9.]+)`)

@@ -26,14 +26,12 @@ func isSentinel(c *cluster, i int) bool { return c.spec.Sentinel && i >= redisGr
 func configureSentinel(c *cluster, i int) ([]string, error) {
 	m := &c.members[i]
 	file := filepath.Join(m.dir, "sentinel.conf")
-	return []string{file, "--sentinel"}, writeLines(file, []string{
-		"bind 127.0.0.1",
+	return []string{file, "--sentinel"}, writeLines(file, append(redisPort(c, m.ports[0]),
 		fmt.Sprintf("dir %q", m.dir),
-		fmt.Sprintf("port %d", m.ports[0]),
 		fmt.Sprintf("sentinel monitor %s 127.0.0.1 %d 2", SentinelMaster, c.members[0].ports[0]),
 		fmt.Sprintf("sentinel down-after-milliseconds %s 2000", SentinelMaster),
 		fmt.Sprintf("sentinel failover-timeout %s 10000", SentinelMaster),
-	})
+	))
 }
 
 // groupSettings returns what makes node i one of a group.
@@ -58,7 +56,7 @@ func groupSettings(c *cluster, i int) []string {
 // askRedis sends commands and returns the answers. A server ends the connection on QUIT; a sentinel does not know it, so
 // the answer to a last PING tells that all is there.
 func askRedis(ctx context.Context, c *cluster, i int, commands string) ([]byte, error) {
-	addr := c.members[i].addr(0)
+	addr := c.client(i)
 	if !isSentinel(c, i) {
 		return c.ask(ctx, addr, commands+"QUIT\r\n")
 	}

@@ -78,7 +78,7 @@ func TestAuth(t *testing.T) {
 	tests := map[Store]func(t *testing.T, c *cluster, user Credentials, key string) bool{
 		Etcd: func(t *testing.T, c *cluster, user Credentials, key string) bool {
 			var login struct{ Token string }
-			addr := c.members[0].addr(0)
+			addr := c.client(0)
 			if user != (Credentials{}) {
 				err := c.call(t.Context(), http.MethodPost, addr, "/v3/auth/authenticate", "", map[string]string{
 					"name": user.User, "password": user.Password,
@@ -92,12 +92,12 @@ func TestAuth(t *testing.T) {
 			}, nil) == nil
 		},
 		Consul: func(t *testing.T, c *cluster, user Credentials, key string) bool {
-			return c.call(t.Context(), http.MethodPut, c.members[0].addr(0), "/v1/kv/"+key, user.Token, "value", nil) == nil
+			return c.call(t.Context(), http.MethodPut, c.client(0), "/v1/kv/"+key, user.Token, "value", nil) == nil
 		},
 		ZooKeeper: func(t *testing.T, c *cluster, user Credentials, key string) bool {
 			ctx, cancel := context.WithTimeout(t.Context(), within)
 			defer cancel()
-			s, err := openZooSession(ctx, c, c.members[0].addr(0))
+			s, err := openZooSession(ctx, c, c.client(0))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -114,7 +114,7 @@ func TestAuth(t *testing.T) {
 			if user != (Credentials{}) {
 				login = "AUTH " + user.User + " " + user.Password + "\r\n"
 			}
-			answer, err := c.ask(t.Context(), c.members[0].addr(0), login+"SET "+key+" value\r\nQUIT\r\n")
+			answer, err := c.ask(t.Context(), c.client(0), login+"SET "+key+" value\r\nQUIT\r\n")
 			if err != nil {
 				t.Fatal(err)
 			}

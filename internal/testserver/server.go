@@ -20,6 +20,7 @@ type Server struct {
 	shared   bool // tests must not take it from each other
 
 	cluster cluster
+	engine  Engine
 	nodes   []*node // none if the server was running before
 	dir     *tempDir
 }
@@ -52,10 +53,22 @@ func Launch(ctx context.Context, spec Spec) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s, err := launch(ctx, spec, prog, argv)
-	if errors.Is(err, errExited) {
+	return LaunchIn(ctx, spec, func() (Engine, error) { return &local{argv: argv}, nil })
+}
+
+// LaunchIn is Launch with nodes that an engine runs, whatever KV_TEST_PROVIDER says. It may need a second engine.
+func LaunchIn(ctx context.Context, spec Spec, engine func() (Engine, error)) (*Server, error) {
+	if err := spec.validate(); err != nil {
+		return nil, err
+	}
+	prog, err := programOf(spec)
+	if err != nil {
+		return nil, err
+	}
+	s, err := launch(ctx, spec, prog, engine)
+	if errors.Is(err, ErrExited) {
 		// Somebody else may have taken a port between our choice and the server's start: once more, with others.
-		s, err = launch(ctx, spec, prog, argv)
+		s, err = launch(ctx, spec, prog, engine)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("testserver: start %s: %w", spec.Store, err)
@@ -63,23 +76,37 @@ func Launch(ctx context.Context, spec Spec) (*Server, error) {
 	return s, nil
 }
 
-func launch(ctx context.Context, spec Spec, prog program, argv []string) (_ *Server, err error) {
+func launch(ctx context.Context, spec Spec, prog program, newEngine func() (Engine, error)) (_ *Server, err error) {
 	dir, err := newTempDir(string(spec.Store))
 	if err != nil {
 		return nil, err
 	}
-	s := &Server{store: spec.Store, provider: "local", dir: dir}
+	s := &Server{store: spec.Store, dir: dir}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, s.Close())
 		}
 	}()
-	if err := s.configure(spec, prog, argv); err != nil {
+	engine, err := newEngine()
+	if err != nil {
 		return nil, err
+	}
+	s.engine, s.provider = engine, engine.Name()
+	if err := s.place(ctx, spec, prog); err != nil {
+		return nil, err
+	}
+	if err := startAll(ctx, s.nodes); err != nil {
+		return nil, err
+	}
+	if s.cluster.host, err = engine.Host(ctx); err != nil {
+		return nil, err
+	}
+	if s.cluster.host != loopbackHost && (spec.Sentinel || spec.Cluster) {
+		return nil, fmt.Errorf("the servers would send clients to %s, which is not where they are: %s", loopbackHost, s.cluster.host)
 	}
 	s.addrs = prog.clients(&s.cluster)
 	s.url = string(s.store) + "://" + strings.Join(s.addrs, ",")
-	if s.version, err = runAll(ctx, s.nodes); err != nil {
+	if s.version, err = awaitAll(ctx, s.nodes); err != nil {
 		return nil, err
 	}
 	if err := prog.setUp(ctx, &s.cluster); err != nil {
@@ -88,10 +115,10 @@ func launch(ctx context.Context, spec Spec, prog program, argv []string) (_ *Ser
 	return s, nil
 }
 
-// configure finds a place for every node and then writes their files, which name each other's places.
-func (s *Server) configure(spec Spec, prog program, argv []string) (err error) {
+// place finds a place for every node and then writes their files, which name each other's places.
+func (s *Server) place(ctx context.Context, spec Spec, prog program) (err error) {
 	c := &s.cluster
-	c.spec = spec
+	c.spec, c.listen = spec, s.engine.Listen()
 	if spec.TLS {
 		if c.pki, err = newPKI(filepath.Join(s.dir.path, "tls")); err != nil {
 			return err
@@ -113,25 +140,30 @@ func (s *Server) configure(spec Spec, prog program, argv []string) (err error) {
 		}
 		c.members = append(c.members, m)
 	}
+	layout := Layout{Spec: spec, Dir: s.dir.path}
 	for i := range n {
 		args, err := prog.configure(c, i)
 		if err != nil {
 			return err
 		}
-		s.nodes = append(s.nodes, &node{
-			member: &c.members[i], cluster: c, index: i, prog: prog, argv: append(argv[:len(argv):len(argv)], args...),
-		})
+		m := &c.members[i]
+		layout.Nodes = append(layout.Nodes, LayoutNode{Name: m.name, Dir: m.dir, Args: args, Port: m.ports[0]})
+		s.nodes = append(s.nodes, &node{member: m, cluster: c, index: i, prog: prog, engine: s.engine})
+	}
+	return s.engine.Place(ctx, layout)
+}
+
+// startAll starts nodes, all of them before anybody waits for the first: one alone may not be able to serve.
+func startAll(ctx context.Context, nodes []*node) error {
+	for _, n := range nodes {
+		if err := n.start(ctx); err != nil {
+			return fmt.Errorf("%s: %w", n.name, err)
+		}
 	}
 	return nil
 }
 
-// runAll starts nodes, all of them before it waits for the first: one alone may not be able to serve.
-func runAll(ctx context.Context, nodes []*node) (version string, err error) {
-	for _, n := range nodes {
-		if err := n.start(); err != nil {
-			return "", fmt.Errorf("%s: %w", n.name, err)
-		}
-	}
+func awaitAll(ctx context.Context, nodes []*node) (version string, err error) {
 	for _, n := range nodes {
 		if version, err = n.await(ctx); err != nil {
 			return "", fmt.Errorf("%s: %w", n.name, err)
@@ -152,7 +184,7 @@ func (s *Server) Addrs() []string { return append([]string(nil), s.addrs...) }
 // Version returns the server's own version, such as "3.7.3", or "" for a server that the environment named.
 func (s *Server) Version() string { return s.version }
 
-// Provider returns "local" for processes of this rig and "environment" for a server that the environment named.
+// Provider returns "local" for processes of this rig, its Engine's name for others, and "environment" for a server that the environment named.
 func (s *Server) Provider() string { return s.provider }
 
 func (s *Server) String() string {
@@ -225,7 +257,11 @@ func (s *Server) Restart(ctx context.Context, nodes ...int) error {
 			return s.failed("restart", n.name, err)
 		}
 	}
-	if _, err := runAll(ctx, chosen); err != nil {
+	err = startAll(ctx, chosen)
+	if err == nil {
+		_, err = awaitAll(ctx, chosen)
+	}
+	if err != nil {
 		return fmt.Errorf("testserver: restart %s: %w", s.store, err)
 	}
 	return nil
@@ -236,7 +272,7 @@ func (s *Server) Log(i int) string {
 	if i < 0 || i >= len(s.nodes) {
 		return ""
 	}
-	return s.nodes[i].logTail()
+	return s.engine.Log(i)
 }
 
 // Nodes returns how many nodes there are to kill, pause and restart: none if the environment named the server.
@@ -285,6 +321,9 @@ func (s *Server) Close() error {
 	for _, n := range s.nodes {
 		errs = append(errs, n.kill())
 	}
+	if s.engine != nil {
+		errs = append(errs, s.engine.Close())
+	}
 	if s.dir != nil {
 		errs = append(errs, s.dir.remove())
 	}
@@ -293,4 +332,4 @@ func (s *Server) Close() error {
 
 // NodeAddr returns the host and port at which node i takes clients, also of nodes that Addrs does not name: those that
 // clients of a Sentinel are told of.
-func (s *Server) NodeAddr(i int) string { return s.cluster.members[i].addr(0) }
+func (s *Server) NodeAddr(i int) string { return s.cluster.client(i) }

@@ -190,7 +190,7 @@ func TestConfigReachesServer(t *testing.T) {
 func TestStartReportsWhyServerExits(t *testing.T) {
 	skipWithout(t, Redis)
 	_, err := Launch(t.Context(), Spec{Store: Redis, Config: []string{"no-such-setting yes"}})
-	if !errors.Is(err, errExited) || !strings.Contains(err.Error(), "no-such-setting") {
+	if !errors.Is(err, ErrExited) || !strings.Contains(err.Error(), "no-such-setting") {
 		t.Errorf("got %v, want the server's complaint", err)
 	}
 }

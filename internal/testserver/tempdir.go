@@ -1,6 +1,9 @@
 package testserver
 
 import (
+	"crypto/rand"
+	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 )
@@ -71,4 +74,42 @@ func removeAbandoned(parent string) {
 		}
 		_ = f.Close()
 	}
+}
+
+// Abandoned reports whether the owner of a server's directory (Layout.Dir) has died, or has closed the server. It is for
+// whatever else an Engine leaves behind that names the directory, if the owner's TempID is this process's.
+func Abandoned(dir string) bool {
+	f, err := os.Open(filepath.Join(dir, lockName))
+	if err != nil {
+		// A directory is removed only when nobody owns it.
+		_, err := os.Stat(dir)
+		return errors.Is(err, fs.ErrNotExist)
+	}
+	defer f.Close()
+	free, err := tryLock(f)
+	return err == nil && free
+}
+
+// TempID returns a name that is equal for processes that see the same temporary directory, and so each other's servers'.
+func TempID() (string, error) {
+	file := filepath.Join(os.TempDir(), tempPrefix+"id")
+	text, err := os.ReadFile(file)
+	if !errors.Is(err, fs.ErrNotExist) {
+		return string(text), err
+	}
+	f, err := os.CreateTemp("", tempPrefix+"id-")
+	if err != nil {
+		return "", err
+	}
+	defer os.Remove(f.Name())
+	_, err = f.WriteString(rand.Text())
+	if err = errors.Join(err, f.Close()); err != nil {
+		return "", err
+	}
+	// Not a rename: the first one stays, and nobody reads half of it.
+	if err := os.Link(f.Name(), file); err != nil && !errors.Is(err, fs.ErrExist) {
+		return "", err
+	}
+	text, err = os.ReadFile(file)
+	return string(text), err
 }

@@ -18,7 +18,7 @@ func InstallTool(ctx context.Context, store Store) (argv []string, err error) {
 	case Consul:
 		return build(ctx, consulBuild)
 	case ZooKeeper:
-		argv, err := zookeeper{}.find(ctx)
+		argv, err := zookeeper{}.java()
 		if err != nil {
 			return nil, err
 		}

@@ -21,7 +21,13 @@ var debianZooKeeper = []string{
 	"zookeeper.jar", "slf4j-simple.jar", "netty-codec.jar", "netty-resolver.jar", "netty-transport-native-unix-common.jar",
 }
 
-func (zookeeper) find(context.Context) ([]string, error) {
+func (z zookeeper) find(context.Context) ([]string, error) {
+	argv, err := z.java()
+	return append(argv, "org.apache.zookeeper.server.quorum.QuorumPeerMain"), err
+}
+
+// java returns the command that runs any class of ZooKeeper's.
+func (zookeeper) java() ([]string, error) {
 	java, err := exec.LookPath("java")
 	if err != nil {
 		return nil, unavailable("ZooKeeper needs Java: %w", err)
@@ -47,7 +53,7 @@ func (zookeeper) nodes(spec Spec) (n, ports int) {
 	return 1, 1
 }
 
-func (zookeeper) clients(c *cluster) []string { return c.firstPorts() }
+func (zookeeper) clients(c *cluster) []string { return c.allClients() }
 
 // The settings of the sample file that the distribution ships; a server refuses to run without most of them.
 func (zookeeper) configure(c *cluster, i int) ([]string, error) {
@@ -64,9 +70,9 @@ func (zookeeper) configure(c *cluster, i int) ([]string, error) {
 		"admin.enableServer=false",
 	}
 	if c.pki == nil {
-		lines = append(lines, "clientPortAddress=127.0.0.1", fmt.Sprintf("clientPort=%d", m.ports[0]))
+		lines = append(lines, "clientPortAddress="+c.listen, fmt.Sprintf("clientPort=%d", m.ports[0]))
 	} else {
-		lines = append(lines, "secureClientPortAddress=127.0.0.1", fmt.Sprintf("secureClientPort=%d", m.ports[0]),
+		lines = append(lines, "secureClientPortAddress="+c.listen, fmt.Sprintf("secureClientPort=%d", m.ports[0]),
 			"serverCnxnFactory=org.apache.zookeeper.server.NettyServerCnxnFactory",
 			"ssl.keyStore.location="+c.pki.serverBoth, "ssl.trustStore.location="+c.pki.ca, // PEM, as their names tell
 			"ssl.clientAuth=need")
@@ -81,7 +87,7 @@ func (zookeeper) configure(c *cluster, i int) ([]string, error) {
 		}
 	}
 	file := filepath.Join(m.dir, "zoo.cfg")
-	return []string{"org.apache.zookeeper.server.quorum.QuorumPeerMain", file}, writeLines(file, append(lines, c.spec.Config...))
+	return []string{file}, writeLines(file, append(lines, c.spec.Config...))
 }
 
 var (
@@ -92,7 +98,7 @@ var (
 // probe sends srvr, the one four-letter word that servers answer by default. The answer has a mode once requests are
 // served.
 func (zookeeper) probe(ctx context.Context, c *cluster, i int) (string, error) {
-	answer, err := c.ask(ctx, c.members[i].addr(0), "srvr")
+	answer, err := c.ask(ctx, c.client(i), "srvr")
 	if err != nil {
 		return "", err
 	}
@@ -108,7 +114,7 @@ func (zookeeper) setUp(ctx context.Context, c *cluster) error {
 	if !c.spec.Auth {
 		return nil
 	}
-	s, err := openZooSession(ctx, c, c.members[0].addr(0))
+	s, err := openZooSession(ctx, c, c.client(0))
 	if err != nil {
 		return err
 	}

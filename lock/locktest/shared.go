@@ -21,7 +21,7 @@ func readers(e *env) {
 	if _, err := lock.TryLock(e.ctx(), other, "l"); !errors.Is(err, kv.ErrLocked) {
 		e.Fatalf("a writer beside readers: %v", err)
 	}
-	writer := queueUp(e, e.ctx(), s, "l")
+	writer := queueUp(e, e.ctx(), "l")
 	if _, err := lock.TryRLock(e.ctx(), other, "l"); !errors.Is(err, kv.ErrLocked) {
 		e.Fatalf("a reader ahead of a waiting writer: %v", err)
 	}

@@ -193,6 +193,9 @@ func (e *env) write(n, each int, sources ...*kv.Typed[record]) *writers {
 					e.Errorf("writer %d: %v", i, err)
 					return
 				}
+				if each == 0 {
+					time.Sleep(time.Millisecond) // or a store in memory outruns its history
+				}
 			}
 		})
 	}
@@ -284,4 +287,9 @@ func (e *env) arrive(src *kv.Typed[record], all ...*follower) {
 			e.Errorf("%s: %v", f.name, err)
 		}
 	}
+}
+
+// isUnknown reports whether err leaves open what has become of a write.
+func isUnknown(err error) bool {
+	return errors.Is(err, kv.ErrUnavailable) || errors.Is(err, kv.ErrUncertain)
 }

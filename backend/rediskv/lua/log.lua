@@ -16,8 +16,9 @@ local function bump()
 end
 
 local function parse(side)
-  local id, created, expires, length, digest, lease = string.match(side, '^(%S+) (%d+) (%d+) (%d+) (%x+) ?(.*)$')
-  return {id = id, created = created, expires = expires, length = tonumber(length), digest = digest, lease = lease}
+  local id, rev, created, expires, length, digest, lease =
+    string.match(side, '^((%d+)%-%d+) (%d+) (%d+) (%d+) (%x+) ?(.*)$')
+  return {id = id, rev = rev, created = created, expires = expires, length = length, digest = digest, lease = lease}
 end
 
 -- shown is the expiry that users see: none for a key that is kept alive.
@@ -26,7 +27,7 @@ local function shown(rec) return rec.lease ~= '' and '0' or rec.expires end
 local function append(kind, key, value, rec, cur)
   local id = revision .. '-' .. seq
   seq = seq + 1
-  local old = cur and cur.value and tonumber(string.match(cur.id, '^%d+')) < base and cur.value
+  local old = cur and cur.value and tonumber(cur.rev) < base and cur.value
   bytes = bytes + #key + #value + (old and #old or 0) + 100
   local meta = kind .. ' ' .. last .. ' ' .. (cur and cur.id or '0') .. ' ' .. (rec or cur).created .. ' ' ..
     (rec and shown(rec) or '0') .. ' ' .. (cur and shown(cur) or '0') .. ' ' .. int(bytes)
@@ -42,7 +43,7 @@ end
 -- record writes what belongs to a value except the value: expires is a string, of ms.
 local function record(key, value, digest, expires, lease, cur)
   local rec = {
-    id = revision .. '-' .. seq, created = cur and cur.created or revision, expires = expires, lease = lease,
+    id = revision .. '-' .. seq, rev = revision, created = cur and cur.created or revision, expires = expires, lease = lease,
   }
   local side = rec.id .. ' ' .. rec.created .. ' ' .. expires .. ' ' .. #value .. ' ' .. digest
   if lease ~= '' then side = side .. ' ' .. lease end
@@ -78,7 +79,7 @@ local function settle(key, vkey, skey, strict)
   if value then
     expires = int(math.max(call('PEXPIRETIME', vkey), 0))
     digest = string.sub(redis.sha1hex(value), 1, 16)
-    if cur and cur.digest == digest and cur.length == #value and cur.expires == expires then return cur end
+    if cur and cur.digest == digest and tonumber(cur.length) == #value and cur.expires == expires then return cur end
   end
   adopted = adopted + 1
   bump()
@@ -124,7 +125,8 @@ local function commit()
     end
   end
   if #written > 0 or #touched > 0 then
-    local keys = #written <= 64 and table.concat(#written > 0 and written or touched, '\0') or ''
+    local changed, keys = #written > 0 and written or touched, ''
+    if #changed == 1 then keys = changed[1] elseif #changed <= 64 then keys = table.concat(changed, '\0') end
     publish(before .. ' ' .. last .. ' ' .. (soonest and int(soonest - nowms) or '-') .. ' ' .. keys)
   end
 end

@@ -25,7 +25,7 @@ local function fails(i)
   local cur = settle(key, vkey, skey, condition == 'r' or condition == 'l' or ARGV[a + 7] == 'k')
   current[i] = cur
   if condition == 'a' and cur or condition == 'p' and not cur or condition == 'r' and
-    not (cur and string.match(cur.id, '^%d+') == of) or condition == 'l' and not (cur and cur.lease == of) then
+    not (cur and cur.rev == of) or condition == 'l' and not (cur and cur.lease == of) then
     return 'failed'
   end
   if not cur and action == 'p' and call('TYPE', vkey).ok ~= 'none' then return 'type' end

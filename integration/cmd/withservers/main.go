@@ -44,7 +44,6 @@ func main() {
 type server interface {
 	fmt.Stringer
 	io.Closer
-	URL() string
 }
 
 func run(args []string, stdout, stderr io.Writer, signals <-chan os.Signal) (code int) {
@@ -92,14 +91,14 @@ func run(args []string, stdout, stderr io.Writer, signals <-chan os.Signal) (cod
 	env := os.Environ()
 	var failed error
 	for _, store := range stores {
-		s, err := start(ctx, *provider, store)
+		s, url, err := start(ctx, *provider, store)
 		if err != nil {
 			failed = err
 			break
 		}
 		running = append(running, s)
-		env = append(env, variable(store)+"="+s.URL())
-		fmt.Fprintf(stderr, "withservers: %v at %s\n", s, s.URL())
+		env = append(env, variable(store)+"="+url)
+		fmt.Fprintf(stderr, "withservers: %v at %s\n", s, url)
 	}
 	close(started)
 	<-watched
@@ -144,19 +143,19 @@ func choose(ctx context.Context, stores []testserver.Store, stderr io.Writer) st
 	return "containers"
 }
 
-func start(ctx context.Context, provider string, store testserver.Store) (server, error) {
+func start(ctx context.Context, provider string, store testserver.Store) (_ server, url string, err error) {
 	if provider == "containers" {
 		s, err := containers.Run(ctx, containers.Store(store))
 		if err != nil {
-			return nil, err // not a nil *Server in an interface
+			return nil, "", err // not a nil *Server in an interface
 		}
-		return s, nil
+		return s, s.URL(""), nil
 	}
 	s, err := testserver.Launch(ctx, testserver.Spec{Store: store})
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
-	return s, nil
+	return s, s.URL(), nil
 }
 
 // execute runs the command, passes signals on to it and returns its exit code.

@@ -1,0 +1,5 @@
+//go:build race
+
+package rediskv_test
+
+const raceEnabled = true
