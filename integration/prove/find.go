@@ -89,14 +89,13 @@ func (a *redisAdmin) findLostWrite(ctx context.Context, p *Plan) (_ string, err 
 	if err != nil {
 		return "", err
 	}
-	later, err := a.t.connect(ctx, 1) // what becomes of clients that see it happen is a matter of its own
-	if err != nil {
-		return "", err
-	}
-	defer func() { err = errors.Join(err, later.Close()) }()
-	c = s.client(later)
+	// Each time with a new client: how long one that was there before holds on to the dead is a matter of its own.
 	if err := eventually(ctx, time.Minute, func(ctx context.Context) error {
-		return must(c.make(ctx, s.get(false), 3*time.Second))
+		later, err := a.t.connect(ctx, 1)
+		if err != nil {
+			return err
+		}
+		return errors.Join(must(s.client(later).make(ctx, s.get(false), 3*time.Second)), later.Close())
 	}); err != nil {
 		now, _, at := a.roles(context.WithoutCancel(ctx))
 		return "", fmt.Errorf("after the kill of node %d; now node %d is the primary (%v): %w", primary, now, at, err)
