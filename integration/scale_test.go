@@ -52,12 +52,16 @@ func TestWatchScale(t *testing.T) {
 	onScaleStores(t, t.Run, func(t *testing.T, s *kv.Store, sc scale) {
 		for _, f := range atScale(t, s, sc) {
 			t.Logf("%12.1f %s", f.value, f.unit)
+			if f.unit == "writes/s" && f.value < float64(sc.rate) {
+				t.Errorf("want %d writes a second", sc.rate)
+			}
 		}
 	})
 }
 
-// BenchmarkWatchScale reports the figures of TestWatchScale. They are of the
-// whole, whatever b.N is: use -benchtime 1x, and KV_TEST_SCALE=full.
+// BenchmarkWatchScale reports the figures of TestWatchScale, and judges none:
+// they say little of a machine that does something else. They are of the whole,
+// whatever b.N is: use -benchtime 1x, and KV_TEST_SCALE=full.
 func BenchmarkWatchScale(b *testing.B) {
 	onScaleStores(b, b.Run, func(b *testing.B, s *kv.Store, sc scale) {
 		for _, f := range atScale(b, s, sc) {
@@ -206,9 +210,6 @@ func atScale(tb testing.TB, s *kv.Store, sc scale) (figures []figure) {
 	report(float64(heapInUse())/(1<<20), "MB-after")
 	if peak > before+sc.heap {
 		tb.Errorf("%d MB of heap for a mirror of %d MB", peak>>20, before>>20)
-	}
-	if rate := float64(written.Load()) / took; rate < float64(sc.rate) {
-		tb.Errorf("%.0f writes a second, want %d", rate, sc.rate)
 	}
 	return figures
 }

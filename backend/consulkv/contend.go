@@ -280,8 +280,8 @@ func (c *contender) lose() {
 // Release implements backend.Contender, in one request: the place goes with
 // its session.
 func (c *contender) Release(ctx context.Context) error {
-	if c.finish() && !c.s.spawn(func() { c.cleanup() }) {
-		close(c.ended)
+	if c.finish() && !c.s.spawn(c.cleanup) {
+		go c.cleanup() // Close has begun, and waits for it in end
 	}
 	select {
 	case <-c.ended:

@@ -243,7 +243,7 @@ func (l *lease) unsure() bool {
 // background; what somebody else has written under it does not.
 func (l *lease) lose() {
 	if l.finish() && !l.s.spawn(func() { l.cleanup(l.s.late) }) {
-		close(l.ended)
+		go l.cleanup(l.s.late) // Close has begun, and waits for it in end
 	}
 }
 
@@ -266,7 +266,7 @@ func (l *lease) end(ctx context.Context) {
 // Release implements backend.Lease, in two requests.
 func (l *lease) Release(ctx context.Context) error {
 	if l.finish() && !l.s.spawn(func() { l.cleanup(l.s.late) }) {
-		close(l.ended)
+		go l.cleanup(l.s.late) // Close has begun, and waits for it in end
 	}
 	select {
 	case <-l.ended:

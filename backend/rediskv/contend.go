@@ -278,19 +278,18 @@ func (c *contender) Release(ctx context.Context) error {
 		return nil
 	}
 	if c.released == nil {
-		c.over = true
-		c.released = c.s.detach(ctx, func(ctx context.Context) {
+		released := c.s.detach(ctx, func(ctx context.Context) {
 			c.forget()
 			err := c.leave(ctx)
 			c.mu.Lock()
 			c.err = err
 			c.mu.Unlock()
 		})
-		if c.released == nil {
+		if released == nil {
 			c.mu.Unlock()
-			c.forget()
-			return backend.ErrClosed
+			return backend.ErrClosed // Close gives the place up, if it has not
 		}
+		c.over, c.released = true, released
 	}
 	released := c.released
 	c.mu.Unlock()

@@ -45,17 +45,22 @@ func readme(ctx context.Context, url string, stores kv.Drivers) error {
 	return nil
 }
 
-// The README's example compiles, as above, and does what it says.
+// The README's examples compile, as above and in package lock, and the first does what it says.
 func TestREADME(t *testing.T) {
-	text := read(t, "../../README.md")
-	_, text, _ = strings.Cut(text, "```go\n")
-	shown, _, ok := strings.Cut(text, "```")
-	if !ok {
-		t.Fatal("README.md has no Go example")
+	blocks := strings.Split(read(t, "../../README.md"), "```")
+	if len(blocks) != 5 {
+		t.Fatal("README.md does not have two Go examples")
 	}
-	_, source, _ := strings.Cut(read(t, "docs_test.go"), "// README:\n")
-	source, _, _ = strings.Cut(source, "\t// END")
-	source = strings.ReplaceAll("\n"+source, "\n\t", "\n")[1:]
+	shown, election := strings.TrimPrefix(blocks[1], "go\n"), strings.TrimPrefix(blocks[3], "go\n")
+	compiled := func(file string) string {
+		_, source, _ := strings.Cut(read(t, file), "// README:\n")
+		source, _, _ = strings.Cut(source, "\t// END")
+		return strings.ReplaceAll("\n"+source, "\n\t", "\n")[1:]
+	}
+	if source := compiled("../../lock/example_test.go"); election != source {
+		t.Errorf("README.md shows:\n%s\nthe compiled example is:\n%s", election, source)
+	}
+	source := compiled("docs_test.go")
 	// The README opens etcd, and tells which others there are.
 	opening := regexp.MustCompile(`(?s)^drivers := kv\.Drivers\{.*?\}\ns, err := drivers\.Open\(ctx, "etcd://[^"]*"\)[^\n]*\n`)
 	if got := opening.ReplaceAllLiteralString(shown, "s, err := stores.Open(ctx, url)\n"); got != source {

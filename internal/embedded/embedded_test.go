@@ -334,3 +334,24 @@ func TestRangeWithin(t *testing.T) {
 		t.Errorf("only %d ranges are within others", within)
 	}
 }
+
+// A context may end while the watch is being opened (a race, before).
+func TestWatchWhoseContextEndsAtOnce(t *testing.T) {
+	f := NewFeed(1, 1<<10)
+	for range 2000 {
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan struct{})
+		go func() {
+			defer close(ended)
+			cancel()
+		}()
+		w, err := f.Watch(ctx, Stream{Session: make(chan struct{}), Store: "test", From: 1})
+		if err == nil {
+			_, err = w.Next(t.Context())
+		}
+		if !errors.Is(err, context.Canceled) {
+			t.Fatal(err)
+		}
+		<-ended
+	}
+}
