@@ -67,7 +67,7 @@ func TestProve(t *testing.T) {
 						t.Fatal(err)
 					}
 				}
-				r := &Round{Target: target, Fault: f, Seed: seed, Ops: 800, Cycles: 2, Longest: 20 * time.Second, Dir: os.Getenv("KV_PROVE_PICTURES")}
+				r := &Round{Target: target, Fault: f, Seed: seed, Ops: 800, Cycles: 2, Longest: 20 * time.Second, Stay: true, Dir: os.Getenv("KV_PROVE_PICTURES")}
 				res, err := r.Run(t.Context())
 				if err != nil {
 					t.Fatalf("%s: seed %d: %v", name, seed, err)

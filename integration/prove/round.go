@@ -28,6 +28,9 @@ type Round struct {
 	Longest time.Duration // the round ends then, whatever it has reached; 0: a minute
 	Clients int           // 0: 5
 	Dir     string        // for pictures
+	// Stay leaves the second watch open where the store merges events. Opened again beside writers there, it may tell of a
+	// key that was made anew without a Deleted before: a known defect of the library (see docs/proof.md).
+	Stay bool
 	Log     func(format string, args ...any)
 
 	hasty  atomic.Bool
@@ -168,6 +171,9 @@ func (r *running) watch(ctx context.Context) error {
 		{name: "the watch that is opened again", links: r.links[:r.Clients+1], every: 40},
 	} {
 		w.prefix, w.caps, w.h, w.forget = r.dir, r.caps, r.h, r.Fault.Forgets || r.Fault.Exempt == exemptAll
+		if r.Stay && !r.caps.Lossless {
+			w.every = 0
+		}
 		if err := w.begin(ctx); err != nil {
 			r.abandon()
 			return fmt.Errorf("%s: %w", w.name, err)
