@@ -31,7 +31,7 @@ type Round struct {
 	// Stay leaves the second watch open where the store merges events. Opened again beside writers there, it may tell of a
 	// key that was made anew without a Deleted before: a known defect of the library (see docs/proof.md).
 	Stay bool
-	Log     func(format string, args ...any)
+	Log  func(format string, args ...any)
 
 	hasty  atomic.Bool
 	ops    atomic.Int64
