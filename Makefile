@@ -19,7 +19,7 @@ export GORACE := suppressions=$(CURDIR)/backend/zookeeperkv/testdata/race-suppre
 in-modules = @failed=; for dir in $(MODULES); do (cd $$dir && $(1)) || failed="$$failed $$dir"; done; \
 	if [ -n "$$failed" ]; then echo "failed in:$$failed" >&2; exit 1; fi
 
-.PHONY: test quick containers versions setup packages servers alone format vet lint fuzz bench light
+.PHONY: test quick containers versions setup packages servers alone format vet lint fuzz bench light prove
 
 ## test: set up, then run all tests of all modules, each by itself as its users get it, with the race detector and real servers
 test: setup
@@ -98,3 +98,8 @@ bench: setup
 ## light: a program that imports only the core depends on no network store's client
 light:
 	.ci/light
+
+## prove: at least 100,000 operations on every store while things break, judged by porcupine; writes docs/proof.md.
+## PROVEFLAGS="-stores etcd -ops 10000 -soak 1m" for less, "-seed N" for the same faults again
+prove: setup
+	cd integration && $(GO) run ./cmd/prove -report $(CURDIR)/docs/proof.md $(PROVEFLAGS)

@@ -115,6 +115,8 @@ func (s *subscription) begin(ctx context.Context, fresh bool, o watchOptions) er
 	switch {
 	case o.Resume != "":
 		s.h.mu.Lock()
+		// What has come since attach is behind the token too: the replay tells it.
+		s.queue, s.ended = queue{}, nil
 		s.lagging, s.resumeAt = true, o.Resume
 		s.h.mu.Unlock()
 		if !s.h.positioned() {

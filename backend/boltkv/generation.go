@@ -74,11 +74,13 @@ func (t *table) claim(g generation) error {
 }
 
 // known reports whether a token of epoch and rev is of the past that list
-// tells: a revision of a generation is at most the start of the next one.
+// tells: a revision of a generation is at most the start of the next one. It
+// may be below the generation's own start, where a watch told of what was
+// before it.
 func known(list []generation, epoch string, rev backend.Revision) bool {
 	for i, g := range list {
 		if g.epoch() == epoch {
-			return rev >= g.start && (i == len(list)-1 || rev <= list[i+1].start)
+			return i == len(list)-1 || rev <= list[i+1].start
 		}
 	}
 	return false

@@ -36,6 +36,9 @@ func (l *lister) start(
 	if err := e.reapDue(ctx); err != nil {
 		return err
 	}
+	if err := e.awaitVisible(ctx, st); err != nil {
+		return err
+	}
 	*l = lister{
 		e: e, st: st, scope: r, keysOnly: keysOnly, undo: newUndo(r, keysOnly), size: firstPage,
 		at: time.Now().UnixMilli(), page: page{next: r.Start()},
@@ -52,6 +55,19 @@ func (l *lister) start(
 		return err
 	}
 	return nil
+}
+
+// awaitVisible waits until what a Get could see when it was called is published:
+// a list that a caller makes after a Get is not older than that.
+func (e *engine) awaitVisible(ctx context.Context, st *state) (err error) {
+	v, err := e.view(ctx)
+	if err != nil {
+		return err
+	}
+	defer v.release()
+	defer func() { err = classify(err) }()
+	defer rescue(&err)
+	return e.awaitPublished(ctx, st, v.buckets)
 }
 
 func (l *lister) close() { l.st.undos.remove(l.undo) }

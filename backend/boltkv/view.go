@@ -84,6 +84,7 @@ func (e *engine) view(ctx context.Context) (*view, error) {
 			return v, nil
 		}
 		v.release()
+		e.views.drop(v) // before there is a transaction of our own: see letGo
 	}
 	return e.openView(ctx)
 }
@@ -126,7 +127,9 @@ func (v *view) open(e *engine, tx *bbolt.Tx) (err error) {
 func (s *views) install(v *view) {
 	if old, ok := s.swap(v); ok {
 		time.AfterFunc(viewLifetime, func() { s.drop(v) })
-		old.letGo()
+		if old != nil { // somebody was faster, with an older one
+			time.AfterFunc(0, old.letGo) // not here: the caller has v's transaction
+		}
 	}
 }
 
@@ -155,10 +158,10 @@ func (s *views) drop(v *view) {
 	}
 }
 
-// letGo gives back the reference of the current view. It is never called with
-// a lock held that somebody with a transaction of his own may wait for: bbolt
-// ends a transaction only when no other one is about to begin, and lets none
-// begin while a writer waits for all others to end.
+// letGo gives back the reference of the current view. It is never called by
+// somebody who has another transaction, nor with a lock held that such a one may
+// wait for: bbolt ends a transaction only when no other one is about to begin,
+// and lets none begin while a writer waits for all others to end.
 func (v *view) letGo() {
 	if v != nil {
 		v.release()

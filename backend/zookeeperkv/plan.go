@@ -152,18 +152,17 @@ func (tx *txn) remove() {
 		tx.grows[parent(g.path)]--
 		tx.add(ofKey, 0, &zk.DeleteRequest{Path: g.path, Version: version})
 	}
+	// What is not there to be deleted must not be there when the rest is done, either: somebody may make it meanwhile, and
+	// the first survey may come from a server that lags behind.
 	for _, g := range tx.order {
-		if g.write != nil && g.write.Delete && !g.isKey() && g.check != nil {
+		if g.write != nil && g.write.Delete && !g.isKey() && !tx.reap {
 			tx.verify(g)
 		}
 	}
 }
 
-// verify checks a key that is not written.
+// verify checks a key that is not written, or found gone already by a delete.
 func (tx *txn) verify(g *target) {
-	if g.check == nil {
-		return
-	}
 	if g.exists {
 		version := tx.rests(g.path, g.stat.Version, g.guard)
 		tx.add(ofKey, 0, &zk.CheckVersionRequest{Path: g.path, Version: version})
@@ -299,7 +298,7 @@ func (tx *txn) writes(path string) bool {
 	}
 	for _, g := range tx.order {
 		if g.path == path {
-			return g.isKey() || g.check != nil || !g.write.Delete
+			return g.isKey() || g.check != nil || !g.write.Delete || !tx.reap
 		}
 	}
 	return false

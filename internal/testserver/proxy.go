@@ -2,9 +2,12 @@ package testserver
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"net"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -12,7 +15,7 @@ import (
 // A Proxy stands between a client and a server's TCP port and makes the network fail on demand. A proxy of a node
 // stays when the node is killed and restarted. Its methods are safe for concurrent use.
 type Proxy struct {
-	t       testing.TB
+	failed  func(error) // hears of what fails beside any call
 	backend string
 	addr    string
 
@@ -43,25 +46,34 @@ type trap struct {
 // ends.
 func NewProxy(t testing.TB, backend string) *Proxy {
 	t.Helper()
-	p := &Proxy{t: t, backend: backend, conns: make(map[*proxyConn]struct{}), flows: make(chan struct{})}
+	p, err := OpenProxy(backend, func(err error) { t.Errorf("testserver: %v", err) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(p.Close)
+	return p
+}
+
+// OpenProxy is NewProxy for programs that are no tests. The caller closes the proxy. failed hears, perhaps from several
+// goroutines, of a port that can no longer be listened on.
+func OpenProxy(backend string, failed func(error)) (*Proxy, error) {
+	p := &Proxy{failed: failed, backend: backend, conns: make(map[*proxyConn]struct{}), flows: make(chan struct{})}
 	close(p.flows)
 	p.ctx, p.cancel = context.WithCancel(context.Background())
 	for tries := 1; ; tries++ {
 		ports, err := freePorts(1)
 		if err != nil {
-			t.Fatal(err)
+			return nil, err
 		}
 		p.addr = loopback(ports[0])
 		err = p.listen()
 		if err == nil {
-			break
+			return p, nil
 		}
 		if tries == 3 { // somebody else may take a port that was free, but not each time
-			t.Fatal(err)
+			return nil, err
 		}
 	}
-	t.Cleanup(p.Close)
-	return p
 }
 
 // Addr returns the host and port that clients dial. It never changes.
@@ -79,7 +91,6 @@ func (p *Proxy) Cut() {
 // Refuse makes the port refuse new connections, as that of a dead server does, or accept them again. It leaves open
 // connections alone.
 func (p *Proxy) Refuse(refuse bool) {
-	p.t.Helper()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	switch {
@@ -88,8 +99,13 @@ func (p *Proxy) Refuse(refuse bool) {
 		_ = p.listener.Close() // nothing is written through it
 		p.listener = nil
 	case !refuse && p.listener == nil:
-		if err := p.listen(); err != nil {
-			p.t.Errorf("testserver: proxy cannot accept connections again: %v", err)
+		// The old listener goes when the call of Accept that was under way has come back.
+		err := p.listen()
+		for end := time.Now().Add(5 * time.Second); errors.Is(err, syscall.EADDRINUSE) && time.Now().Before(end); err = p.listen() {
+			time.Sleep(time.Millisecond)
+		}
+		if err != nil {
+			p.failed(fmt.Errorf("proxy cannot accept connections again: %w", err))
 		}
 	}
 }
@@ -115,6 +131,13 @@ func (p *Proxy) Resume() {
 	default:
 		close(p.flows)
 	}
+}
+
+// Open returns how many connections there are.
+func (p *Proxy) Open() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.conns)
 }
 
 // Latency delays each direction by d from now on; a round trip takes 2d longer. 0 ends it.

@@ -2,6 +2,7 @@ package testserver
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"sync"
@@ -27,7 +28,7 @@ func (p *Proxy) accept(l net.Listener) {
 		case errors.Is(err, net.ErrClosed):
 			return
 		case err != nil:
-			p.t.Errorf("testserver: proxy stops to accept connections: %v", err)
+			p.failed(fmt.Errorf("proxy stops to accept connections: %w", err))
 			return
 		}
 		c := &proxyConn{proxy: p, client: conn.(*net.TCPConn), done: make(chan struct{})}

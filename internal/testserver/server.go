@@ -329,3 +329,7 @@ func (s *Server) Close() error {
 	}
 	return errors.Join(errs...)
 }
+
+// NodeAddr returns the host and port at which node i takes clients, also of nodes that Addrs does not name: those that
+// clients of a Sentinel are told of.
+func (s *Server) NodeAddr(i int) string { return s.cluster.client(i) }
