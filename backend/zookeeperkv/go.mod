@@ -8,4 +8,10 @@ require (
 	go.uber.org/goleak v1.3.0
 )
 
+require (
+	github.com/vmihailenco/msgpack/v5 v5.4.1 // indirect
+	github.com/vmihailenco/tagparser/v2 v2.0.0 // indirect
+	google.golang.org/protobuf v1.36.12 // indirect
+)
+
 replace github.com/polykv/kv => ../..
