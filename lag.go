@@ -17,6 +17,14 @@ type dirtyKey struct {
 	there   bool     // what the hub has handed on last: the key is there
 }
 
+// told is the last revision that a replay told of the key, if one did.
+func (d dirtyKey) told() Revision {
+	if d.rev == notCurrent {
+		return 0
+	}
+	return d.rev
+}
+
 // notCurrent is the incarnation of a key that is known to have gone.
 const notCurrent = ^Revision(0)
 
@@ -201,6 +209,9 @@ func (s *subscription) fromReplay(ctx context.Context) (backend.Event, bool, err
 		s.resumeAt = ev.Token
 	}
 	stale := s.stale(ev) || s.view != nil && ev.Entry.Key != "" && !s.view.accept(ev)
+	if ev.Kind == Deleted && !stale && s.view != nil {
+		s.view.leave(ev.Entry.Key, ev.Revision)
+	}
 	if ev.Entry.Key != "" && !stale {
 		s.noteTold(ev)
 	}
@@ -215,6 +226,9 @@ func (s *subscription) fromReplay(ctx context.Context) (backend.Event, bool, err
 			s.ahead = ahead
 		}
 		s.from, s.gap, s.base = ev.Revision, false, nil
+		if s.view != nil {
+			s.view.gone = nil // from says it for all keys
+		}
 		// If the end of a repair was among what was dropped, it is here.
 		s.ready = append(s.ready, backend.Event{Kind: Synced, Entry: backend.Entry{Revision: ev.Revision}, Token: ev.Token})
 	}
@@ -305,6 +319,10 @@ func (s *subscription) mendSome(ctx context.Context) error {
 			}
 			s.ready = appendDifference(s.ready, ev, is)
 			s.view.set(page[i], version{e.Revision, e.Created})
+			if e.Revision == 0 {
+				// Also a delete that a replay told, ahead of the hub.
+				s.view.leave(page[i], max(is.rev, d.told()))
+			}
 		}
 		m.keys = m.keys[len(page):]
 	}

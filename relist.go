@@ -49,7 +49,9 @@ func (s *subscription) relist(dirty dirtyKeys) {
 	s.again = &relisting{before: before}
 	// While the repair is under way, what comes between this list and the new
 	// upstream is still to be missed: list once more then.
+	gone := s.view.gone
 	s.view, s.base, s.gap = newView(true), nil, s.apart
+	s.view.gone = gone
 	s.ready = append(s.ready, backend.Event{Kind: Resynced})
 }
 
@@ -82,7 +84,8 @@ func (s *subscription) relistSome(ctx context.Context) error {
 		return nil
 	}
 	r.stop()
-	for key := range r.before {
+	for key, is := range r.before {
+		s.view.leave(key, is.rev)
 		s.ready = append(s.ready, backend.Event{Kind: Deleted, Entry: backend.Entry{Key: key}})
 	}
 	s.ready = append(s.ready, backend.Event{Kind: Synced})

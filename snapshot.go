@@ -110,6 +110,10 @@ func (c *core) scan(ctx context.Context, key hubKey, o backend.ListOptions) iter
 type view struct {
 	all bool // it knows all keys: one that is not in m is absent
 	m   map[string]version
+	// gone has the last revision that was told of keys that are absent for
+	// the reader, but may be there still in what the hub, which is behind, has
+	// to hand on: what it tells up to there is old.
+	gone map[string]Revision
 }
 
 func newView(all bool) *view { return &view{all: all, m: map[string]version{}} }
@@ -123,9 +127,23 @@ func (v *view) set(key string, is version) {
 	v.m[key] = is
 }
 
+// leave notes that the reader was told that key is absent, after rev.
+func (v *view) leave(key string, rev Revision) {
+	if rev == 0 || rev == notCurrent {
+		return // the reader knows no more than the hub has handed on
+	}
+	if v.gone == nil {
+		v.gone = map[string]Revision{}
+	}
+	v.gone[key] = max(v.gone[key], rev)
+}
+
 // accept reports whether ev, in a Lossless store's order, is new to the
 // reader, and notes it.
 func (v *view) accept(ev backend.Event) bool {
+	if ev.Revision != 0 && ev.Revision <= v.gone[ev.Entry.Key] {
+		return false
+	}
 	is, known := v.m[ev.Entry.Key]
 	if !known && !v.all {
 		return true
@@ -150,6 +168,7 @@ func (v *view) accept(ev backend.Event) bool {
 			return false
 		}
 		v.m[ev.Entry.Key] = version{ev.Revision, ev.Entry.Created}
+		delete(v.gone, ev.Entry.Key)
 	}
 	return true
 }
@@ -262,8 +281,10 @@ func (s *subscription) settle() {
 	switch {
 	case s.view == nil || s.gap || s.mend != nil:
 		return // there will be another mark
-	case s.lagging:
-		s.settleLater() // what was dropped is not in the view
+	case s.lagging, s.from > s.h.whole:
+		// What was dropped is not in the view; or a replay has told more than
+		// the hub has handed on, and the mark was kept for its end.
+		s.settleLater()
 		return
 	}
 	if s.view.all && s.h.table == nil {

@@ -171,6 +171,10 @@ func (s *Store) observe(h *pb.ResponseHeader) {
 	}
 }
 
+// deadlineLag is by how much the server and gRPC, which have timers of their
+// own for a context's deadline, may know of it before the context does.
+const deadlineLag = 50 * time.Millisecond
+
 // fail turns the error of a request into one that matches a sentinel. sent
 // says that the request was a write and may have reached the server.
 func (s *Store) fail(ctx context.Context, err error, sent bool) error {
@@ -181,6 +185,9 @@ func (s *Store) fail(ctx context.Context, err error, sent bool) error {
 	sentinel, answered := classify(err)
 	if answered {
 		return backend.Because(sentinel, cause)
+	}
+	if d, ok := ctx.Deadline(); ok && status.Code(err) == codes.DeadlineExceeded && time.Until(d) < deadlineLag {
+		<-ctx.Done()
 	}
 	switch {
 	case s.life.Err() != nil:
