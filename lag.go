@@ -53,7 +53,9 @@ func (s *subscription) overflow() {
 	if s.snapshot {
 		s.dirty = dirtyKeys{}
 	}
-	gap := false
+	// Behind the place from which the reader lists again, nothing needs to be
+	// remembered of what it knew.
+	gap := s.gap && !slices.ContainsFunc(dropped, func(q queued) bool { return q.relist })
 	for _, q := range dropped {
 		if q.mark != 0 {
 			s.held = append(s.held, q)

@@ -193,13 +193,6 @@ func (s *subscription) filter(q queued) (backend.Event, bool, error) {
 	}
 	ev := q.Event
 	switch {
-	case q.relist:
-		s.h.mu.Lock()
-		defer s.h.mu.Unlock()
-		if s.gap {
-			s.relist(nil)
-		}
-		return ev, false, nil
 	case q.void && s.touched == nil:
 		return ev, false, nil
 	case ev.Kind == Progress || s.view == nil && s.touched == nil:

@@ -343,6 +343,13 @@ func (s *subscription) step(ctx context.Context) (ev backend.Event, ok bool, err
 		return ev, false, nil
 	}
 	q, ok := s.queue.pop()
+	if q.relist { // while the lock is held, so that a repair meets it in the queue or under way
+		if s.gap {
+			s.relist(nil)
+		}
+		s.h.mu.Unlock()
+		return ev, false, nil
+	}
 	lagging, hubErr, ended := s.lagging, s.h.err, s.ended
 	repairing := s.h.repairing && hubErr == nil
 	stale := ok && s.stale(q.Event)

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"os"
 	"sync"
 	"testing"
 	"time"
@@ -20,14 +19,7 @@ import (
 // all of them: queues overflow, the store's history is lost to the upstream and
 // to those that replay it, in the midst of snapshots, replays and repairs. What
 // each is told must follow from what it knew, and end in the store's state.
-//
-// It is a soak test, for KV_TEST_SCALE=full: about one run in twenty of it still
-// finds a reader, beside a hub that loses its history many times a second, that
-// is told an old change after a newer one.
 func TestLateWatches(t *testing.T) {
-	if os.Getenv("KV_TEST_SCALE") != "full" {
-		t.Skip("a soak test: KV_TEST_SCALE is not full")
-	}
 	for _, tc := range []struct{ history, buffer int }{
 		{16 << 10, 4 << 10}, {64 << 10, 2 << 10}, {4 << 10, 64 << 10}, {256 << 10, 16 << 10},
 	} {
