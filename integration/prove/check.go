@@ -131,13 +131,13 @@ func (j *judge) check(what string, models []porcupine.Model, ops []porcupine.Ope
 	if porcupine.CheckOperationsTimeout(models[0], closed, j.patience/2) == porcupine.Ok {
 		return
 	}
-	m := models[0]
-	for _, m = range models[:len(models)-1] {
+	last := len(models) - 1
+	for _, m := range models[:last] {
 		if porcupine.CheckOperationsTimeout(m, ops, j.patience/2) == porcupine.Ok {
 			return
 		}
 	}
-	m = models[len(models)-1]
+	m := models[last]
 	result, info := porcupine.CheckOperationsVerbose(m, ops, j.patience)
 	switch result {
 	case porcupine.Ok:

@@ -98,7 +98,7 @@ func (a *redisAdmin) findLostWrite(ctx context.Context, p *Plan) (_ string, err 
 		return errors.Join(must(s.client(later).make(ctx, s.get(false), 3*time.Second)), later.Close())
 	}); err != nil {
 		now, _, at := a.roles(context.WithoutCancel(ctx))
-		return "", fmt.Errorf("after the kill of node %d; now node %d is the primary (%v): %w", primary, now, at, err)
+		return "", fmt.Errorf("after the kill of node %d; now node %d is the primary (%w): %w", primary, now, at, err)
 	}
 	if err := errors.Join(srv.Restart(ctx, primary), a.settle(ctx)); err != nil {
 		return "", err

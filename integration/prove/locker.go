@@ -19,7 +19,6 @@ import (
 type register struct {
 	key, lock string
 	h         *history
-	durable   bool // tokens grow across everything
 
 	mu      sync.Mutex
 	holders map[*lock.Held]bool

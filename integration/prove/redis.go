@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -212,10 +214,15 @@ func (a *redisAdmin) ownerOfSlot(ctx context.Context) (string, error) {
 			if err != nil {
 				return err
 			}
-			ranges, err := c.ClusterSlots(ctx).Result()
-			for _, r := range ranges {
-				if int(slot) >= r.Start && int(slot) <= r.End && len(r.Nodes) > 0 {
-					votes[r.Nodes[0].Addr]++
+			shards, err := c.ClusterShards(ctx).Result()
+			for _, shard := range shards {
+				if !slices.ContainsFunc(shard.Slots, func(r redis.SlotRange) bool { return r.Start <= slot && slot <= r.End }) {
+					continue
+				}
+				for _, n := range shard.Nodes {
+					if n.Role == "master" {
+						votes[net.JoinHostPort(n.IP, strconv.FormatInt(n.Port, 10))]++
+					}
 				}
 			}
 			return err

@@ -200,7 +200,7 @@ func batches(e *env) {
 		}
 		if n == 1 {
 			for i := range updates {
-				last = e.put(writer, "hot", record{N: i})
+				e.put(writer, "hot", record{N: i})
 			}
 			e.del(writer, "gone")
 			last = e.put(writer, "hot", record{N: updates})
