@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"testing"
 	"time"
 )
 
@@ -23,7 +24,8 @@ type goServer struct {
 }
 
 // build returns the command of the server, building it if this machine has not done so before. Processes that need it at
-// the same time build it once.
+// the same time build it once. A test only builds what the environment requires, or go test would be silent for minutes
+// and then run out of time.
 func build(ctx context.Context, g goServer) ([]string, error) {
 	name := cmp.Or(g.binary, string(g.store))
 	if given := os.Getenv("KV_TEST_" + strings.ToUpper(name) + "_BIN"); given != "" {
@@ -48,6 +50,10 @@ func build(ctx context.Context, g goServer) ([]string, error) {
 	bin := filepath.Join(cache, name+"-"+version)
 	if exists(bin) {
 		return []string{bin}, nil
+	}
+	if must, err := required(g.store); testing.Testing() && !must {
+		return nil, cmp.Or(err, unavailable("%s is not built yet, which takes minutes: run go run ./internal/testserver/install "+
+			"in the repository, or name it in KV_TEST_REQUIRE", name))
 	}
 	unlock, err := lockPath(ctx, bin+".lock")
 	if err != nil {

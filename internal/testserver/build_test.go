@@ -38,6 +38,7 @@ func fakeSource(t *testing.T, program string) goServer {
 	t.Chdir(pkg)
 	t.Setenv("KV_TEST_CACHE", filepath.Join(root, "cache"))
 	t.Setenv("KV_TEST_ETCD_BIN", "")
+	t.Setenv("KV_TEST_REQUIRE", "etcd")
 	return goServer{store: Etcd, module: "example.com/server", pkg: "."}
 }
 
@@ -75,6 +76,15 @@ func TestBuildOnce(t *testing.T) {
 	}
 	if _, err := build(t.Context(), g); err != nil {
 		t.Errorf("built before, and now: %v", err)
+	}
+}
+
+// A test that may do without a server does not wait for its build.
+func TestBuildOnlyWhatIsRequired(t *testing.T) {
+	g := fakeSource(t, "package main\n\nfunc main() {}\n")
+	t.Setenv("KV_TEST_REQUIRE", "redis")
+	if argv, err := build(t.Context(), g); !errors.Is(err, ErrUnavailable) {
+		t.Errorf("got %q, %v", argv, err)
 	}
 }
 

@@ -52,8 +52,9 @@
 //	KV_TEST_ZOOKEEPER_CLASSPATH ZooKeeper's jars, in place of the Debian package's.
 //
 // etcd and Consul are built from the modules below integration/servers, at the versions pinned there, once a machine;
-// Redis and ZooKeeper come from the operating system's packages. So do the stores' own tools (Tool). "go run ./internal/testserver/install" builds ahead of
-// the tests what is missing: Consul takes minutes.
+// Redis and ZooKeeper come from the operating system's packages. So do the stores' own tools (Tool). "go run
+// ./internal/testserver/install" builds what is missing: Consul takes minutes. A test builds only what KV_TEST_REQUIRE
+// names, and is skipped otherwise.
 //
 // With -short no server is run, unless it is required.
 package testserver
