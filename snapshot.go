@@ -177,17 +177,24 @@ func (v *view) accept(ev backend.Event) bool {
 func (s *subscription) filter(q queued) (backend.Event, bool, error) {
 	if q.mark != 0 {
 		s.h.mu.Lock()
-		collected := q.mark == s.collect
-		if collected {
+		defer s.h.mu.Unlock()
+		switch {
+		case q.mark == s.collect:
 			s.collect, s.queue.keepVoid = 0, false
-		}
-		s.come(q.mark)
-		if q.mark == s.settleAt {
-			s.settle()
-		}
-		s.h.mu.Unlock()
-		if collected {
+			s.come(q.mark)
 			s.reconcile()
+			for _, q := range s.held {
+				s.queue.push(q)
+			}
+			s.held = nil
+		case s.touched != nil:
+			// A Sync's, and the reader was not told yet what came before it.
+			s.held = append(s.held, q)
+		default:
+			s.come(q.mark)
+			if q.mark == s.settleAt {
+				s.settle()
+			}
 		}
 		return backend.Event{}, false, nil
 	}

@@ -331,3 +331,60 @@ func TestOneUpstream(t *testing.T) {
 		t.Fatalf("%d upstreams are open after every watch was closed", n)
 	}
 }
+
+// Sync returns when the reader was told, also of what a watch FromSnapshot holds back until it is compared with the list.
+func TestSyncBesideSnapshot(t *testing.T) {
+	for _, lossy := range []bool{false, true} {
+		t.Run(fmt.Sprintf("lossy %v", lossy), func(t *testing.T) {
+			ctx := t.Context()
+			s := kv.New(&tapped{Store: memkv.New(memkv.Options{}), lossy: lossy})
+			defer s.Close()
+			for i := range 3 {
+				if _, err := s.Put(ctx, fmt.Sprintf("a%d", i), nil); err != nil {
+					t.Fatal(err)
+				}
+			}
+			w, err := s.Watch(ctx, "", kv.FromSnapshot())
+			if err != nil {
+				t.Fatal(err)
+			}
+			next := func() kv.Event[[]byte] {
+				ev, err := w.Next(ctx)
+				if err != nil {
+					t.Fatal(err)
+				}
+				return ev
+			}
+			next() // the list is under way
+			if _, err := s.Put(ctx, "b", nil); err != nil {
+				t.Fatal(err)
+			}
+			synced := make(chan error, 1)
+			go func() { synced <- w.Sync(ctx) }()
+			// Another watch's Sync, which is later, tells that the mark has come.
+			other, err := s.Watch(ctx, "", kv.FromSnapshot())
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer other.Close()
+
+			var told atomic.Bool
+			var reading sync.WaitGroup
+			reading.Go(func() {
+				for ev, err := range w.Events() {
+					if err != nil {
+						return // closed below
+					}
+					if ev.Key == "b" {
+						told.Store(true)
+					}
+				}
+			})
+			if err := <-synced; err != nil || !told.Load() {
+				t.Errorf("Sync returned %v; the reader was told of what was written before: %v", err, told.Load())
+			}
+			w.Close()
+			reading.Wait()
+		})
+	}
+}

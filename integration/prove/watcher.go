@@ -29,7 +29,7 @@ type watcher struct {
 	v       *backendtest.Validator
 	events  []backend.Event
 	mended  bool          // a lossless watch was resynchronised: it has told its end, not all of its way
-	differs bool          // between Resynced and Synced
+	differs bool          // from Resynced to the next event with a token
 	opened  int           // how often
 	token   backend.Token // of the last event
 	synced  chan struct{} // closed once the first watch has told its snapshot
@@ -140,8 +140,8 @@ func (w *watcher) take(ev backend.Event) bool {
 		w.v.Caps.Lossless = false
 	}
 	seen := ev
-	if w.differs = ev.Kind == backend.Resynced || w.differs && ev.Kind != backend.Synced; w.differs && seen.Token == "" && w.mended {
-		seen.Token = "none" // differences are no place to resume from
+	if w.differs = ev.Kind == backend.Resynced || w.differs && ev.Token == ""; w.differs && w.mended {
+		seen.Token = "none" // differences, and what overlaps with them, are no place to resume from
 	}
 	if err := w.v.Observe(seen); err != nil {
 		w.h.fail("%s: %v", w.name, err)
