@@ -10,6 +10,7 @@ import (
 
 	"github.com/polykv/kv/backend"
 	"github.com/polykv/kv/internal/backoff"
+	"github.com/polykv/kv/internal/contexts"
 )
 
 // Lease is what a Keeper keeps.
@@ -104,12 +105,25 @@ func (k *Keeper) run(ctx context.Context) {
 }
 
 // renew bounds one attempt by the lease's end, and by half of what is left, so
-// that a request that hangs leaves time for another.
+// that a request that hangs leaves time for another. It does not keep the holder
+// from being told of a loss.
 func (k *Keeper) renew(ctx context.Context, deadline time.Time) error {
 	left := time.Until(deadline)
 	ctx, cancel := context.WithTimeout(ctx, max(left/2, time.Millisecond))
 	defer cancel()
-	return k.lease.Renew(ctx)
+	if k.lease.Lost == nil {
+		return k.lease.Renew(ctx)
+	}
+	done := make(chan error, 1)
+	go func() { done <- k.lease.Renew(ctx) }()
+	select {
+	case err := <-done:
+		return err
+	case <-k.lease.Lost:
+		k.end(k.lease.LostErr) // which ends ctx too
+		<-done
+		return k.lease.LostErr
+	}
 }
 
 func (k *Keeper) extend(deadline time.Time) {
@@ -165,6 +179,7 @@ func (k *Keeper) Err() error {
 // Context returns a context that ends with parent and with the lease, in the
 // second case with the loss as its cause.
 func (k *Keeper) Context(parent context.Context) context.Context {
+	contexts.Require(parent)
 	ctx, cancel := context.WithCancelCause(parent)
 	k.mu.Lock()
 	defer k.mu.Unlock()

@@ -173,6 +173,34 @@ func TestDriverTells(t *testing.T) {
 	})
 }
 
+// TestDriverTellsBesideRenewal: a renewal that hangs does not keep the loss from
+// the holder.
+func TestDriverTellsBesideRenewal(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		entered, lost := make(chan struct{}), make(chan struct{})
+		var left atomic.Bool
+		l := lease(func(ctx context.Context) error {
+			close(entered)
+			<-ctx.Done()
+			left.Store(true)
+			return ctx.Err()
+		})
+		l.Lost = lost
+		k := Start(l)
+		<-entered
+		start := time.Now()
+		close(lost)
+		<-k.Done()
+		if time.Since(start) != 0 || !errors.Is(k.Err(), backend.ErrLeaseLost) {
+			t.Errorf("after %v: %v", time.Since(start), k.Err())
+		}
+		k.Stop()
+		if !left.Load() {
+			t.Error("Stop did not wait for the renewal under way")
+		}
+	})
+}
+
 // TestStartsLate: a lease whose time is up already is lost at once.
 func TestStartsLate(t *testing.T) {
 	bubble(t, func(t *testing.T) {

@@ -51,7 +51,7 @@ func build(ctx context.Context, g goServer) ([]string, error) {
 	if exists(bin) {
 		return []string{bin}, nil
 	}
-	if must, err := required(g.store); testing.Testing() && !must {
+	if must, err := Required(g.store); testing.Testing() && !must {
 		return nil, cmp.Or(err, unavailable("%s is not built yet, which takes minutes: run go run ./internal/testserver/install "+
 			"in the repository, or name it in KV_TEST_REQUIRE", name))
 	}

@@ -23,6 +23,12 @@
 // A Spec also asks for three nodes, for Redis Sentinel and Redis Cluster, for TLS with certificates of clients, and for users with rights, one of whom may do
 // little.
 //
+// Nodes that go on, and that clients reach, but not each other, take networks of their own (Linux, as root):
+//
+//	s := testserver.Start(t, testserver.Spec{Store: testserver.Etcd, Nodes: 3, Apart: true})
+//	s.Partition(0) // from the others
+//	s.Heal()
+//
 // A network that fails is a Proxy between the client and the server:
 //
 //	p := testserver.NewProxy(t, s.Addrs()[0])

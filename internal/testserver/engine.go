@@ -80,13 +80,16 @@ func (l *local) Place(_ context.Context, layout Layout) error {
 
 func (l *local) logFile(i int) string { return filepath.Join(l.nodes[i].Dir, "server.log") }
 
-func (l *local) Start(_ context.Context, i int) (Process, error) {
+func (l *local) Start(_ context.Context, i int) (Process, error) { return l.run(l.argv, i) }
+
+// run runs node i by a command.
+func (l *local) run(argv []string, i int) (Process, error) {
 	log, err := os.OpenFile(l.logFile(i), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		return nil, err
 	}
 	defer log.Close() // the process has its own copy
-	cmd := exec.Command(l.argv[0], append(l.argv[1:len(l.argv):len(l.argv)], l.nodes[i].Args...)...)
+	cmd := exec.Command(argv[0], append(argv[1:len(argv):len(argv)], l.nodes[i].Args...)...)
 	cmd.Dir, cmd.Stdout, cmd.Stderr = l.nodes[i].Dir, log, log
 	p, err := startProcess(cmd)
 	if err != nil {

@@ -24,8 +24,8 @@ func localAllowed() error {
 	}
 }
 
-// required tells whether the environment asks that a store's tests run. Stores that need no server may be named too.
-func required(store Store) (bool, error) {
+// Required tells whether the environment asks that a store's tests run. Stores that need no server may be named too.
+func Required(store Store) (bool, error) {
 	found := false
 	for name := range strings.SplitSeq(os.Getenv("KV_TEST_REQUIRE"), ",") {
 		switch name = strings.TrimSpace(name); {

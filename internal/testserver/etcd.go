@@ -38,7 +38,7 @@ func (etcd) configure(c *cluster, i int) ([]string, error) {
 	}
 	args := []string{
 		"--name=" + m.name, "--data-dir=" + filepath.Join(m.dir, "data"),
-		"--listen-client-urls=" + scheme + net.JoinHostPort(c.listen, strconv.Itoa(m.ports[0])),
+		"--listen-client-urls=" + scheme + net.JoinHostPort(c.listenAt(i), strconv.Itoa(m.ports[0])),
 		"--advertise-client-urls=" + scheme + m.peer(0),
 		"--listen-peer-urls=" + peer, "--initial-advertise-peer-urls=" + peer,
 		"--initial-cluster=" + strings.Join(cluster, ","),

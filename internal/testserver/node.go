@@ -88,6 +88,11 @@ func (n *node) start(ctx context.Context) error {
 	if n.proc != nil && n.proc.Running() {
 		return errors.New("node is running already")
 	}
+	if m, ok := n.prog.(mender); ok {
+		if err := m.mend(n.member); err != nil {
+			return err
+		}
+	}
 	proc, err := n.engine.Start(ctx, n.index)
 	if err != nil {
 		return err

@@ -147,7 +147,7 @@ func refuseShort(t testing.TB, store Store) {
 	if !testing.Short() {
 		return
 	}
-	if must, err := required(store); err == nil && !must {
+	if must, err := Required(store); err == nil && !must {
 		t.Skipf("not run on %s: -short", store)
 	}
 }
@@ -155,7 +155,7 @@ func refuseShort(t testing.TB, store Store) {
 // resolve ends a test that cannot have its server.
 func resolve(t testing.TB, store Store, err error) {
 	t.Helper()
-	must, reqErr := required(store)
+	must, reqErr := Required(store)
 	if reqErr != nil {
 		t.Fatal(reqErr)
 	}

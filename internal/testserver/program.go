@@ -32,6 +32,11 @@ type program interface {
 	setUp(ctx context.Context, c *cluster) error
 }
 
+// A mender is a program whose servers do not start on all that a kill may leave, and what their operators do then.
+type mender interface {
+	mend(m *member) error
+}
+
 // A cluster is what the nodes of a server have in common.
 type cluster struct {
 	spec    Spec
@@ -47,13 +52,14 @@ type cluster struct {
 type member struct {
 	name  string // "" if somebody else has given it one
 	dir   string // exists; the program makes what it needs below it
-	ports []int  // the first is for clients, the others are for members, which reach each other at 127.0.0.1
+	host  string // at which members reach each other: 127.0.0.1, or its own (Spec.Apart)
+	ports []int  // the first is for clients, the others are for members
 
 	elsewhere string // the one address of a server that is not ours
 }
 
 // peer returns the address of a port for the other members.
-func (m *member) peer(port int) string { return loopback(m.ports[port]) }
+func (m *member) peer(port int) string { return net.JoinHostPort(m.host, strconv.Itoa(m.ports[port])) }
 
 // client returns the address at which clients reach member i.
 func (c *cluster) client(i int) string {
@@ -61,7 +67,19 @@ func (c *cluster) client(i int) string {
 	if m.elsewhere != "" {
 		return m.elsewhere
 	}
-	return net.JoinHostPort(cmp.Or(c.host, loopbackHost), strconv.Itoa(m.ports[0]))
+	host := cmp.Or(c.host, loopbackHost)
+	if c.spec.Apart {
+		host = m.host
+	}
+	return net.JoinHostPort(host, strconv.Itoa(m.ports[0]))
+}
+
+// listenAt is the address of the interface on which member i listens for clients.
+func (c *cluster) listenAt(i int) string {
+	if c.spec.Apart {
+		return c.members[i].host
+	}
+	return c.listen
 }
 
 // allClients returns the address of each member for clients.

@@ -48,7 +48,7 @@ func (redis) configure(c *cluster, i int) ([]string, error) {
 		return configureSentinel(c, i)
 	}
 	m := &c.members[i]
-	lines := append([]string{fmt.Sprintf("dir %q", m.dir)}, redisPort(c, m.ports[0])...)
+	lines := append([]string{fmt.Sprintf("dir %q", m.dir)}, redisPort(c, i)...)
 	if c.spec.Persist {
 		// Not the default appendfsync, everysec: while a sync is under way that holds writes back for up to two seconds, and a
 		// kill loses them though they were acknowledged.
@@ -67,10 +67,11 @@ func (redis) configure(c *cluster, i int) ([]string, error) {
 	return []string{file}, writeLines(file, append(lines, c.spec.Config...))
 }
 
-// redisPort returns the settings by which a Redis server, or a sentinel, listens.
-func redisPort(c *cluster, port int) []string {
-	bind := []string{"bind " + c.listen}
-	if c.listen != loopbackHost {
+// redisPort returns the settings by which node i, a Redis server or a sentinel, listens.
+func redisPort(c *cluster, i int) []string {
+	listen, port := c.listenAt(i), c.members[i].ports[0]
+	bind := []string{"bind " + listen}
+	if listen != loopbackHost {
 		bind = append(bind, "protected-mode no") // or it answers loopback only
 	}
 	if c.pki == nil {

@@ -26,9 +26,9 @@ func isSentinel(c *cluster, i int) bool { return c.spec.Sentinel && i >= redisGr
 func configureSentinel(c *cluster, i int) ([]string, error) {
 	m := &c.members[i]
 	file := filepath.Join(m.dir, "sentinel.conf")
-	return []string{file, "--sentinel"}, writeLines(file, append(redisPort(c, m.ports[0]),
+	return []string{file, "--sentinel"}, writeLines(file, append(redisPort(c, i),
 		fmt.Sprintf("dir %q", m.dir),
-		fmt.Sprintf("sentinel monitor %s 127.0.0.1 %d 2", SentinelMaster, c.members[0].ports[0]),
+		fmt.Sprintf("sentinel monitor %s %s %d 2", SentinelMaster, c.members[0].host, c.members[0].ports[0]),
 		fmt.Sprintf("sentinel down-after-milliseconds %s 2000", SentinelMaster),
 		fmt.Sprintf("sentinel failover-timeout %s 10000", SentinelMaster),
 	))
@@ -39,7 +39,7 @@ func groupSettings(c *cluster, i int) []string {
 	const atOnce = "repl-diskless-sync-delay 0" // do not wait 5 s for more replicas to come
 	switch {
 	case c.spec.Sentinel && i > 0:
-		return []string{atOnce, fmt.Sprintf("replicaof 127.0.0.1 %d", c.members[0].ports[0])}
+		return []string{atOnce, fmt.Sprintf("replicaof %s %d", c.members[0].host, c.members[0].ports[0])}
 	case c.spec.Sentinel:
 		return []string{atOnce}
 	case c.spec.Cluster:
@@ -151,7 +151,7 @@ func setUpCluster(ctx context.Context, c *cluster) error {
 			do(i, "CLUSTER ADDSLOTSRANGE %d %d", i*slots/primaries, (i+1)*slots/primaries-1)
 		}
 		if i > 0 {
-			do(0, "CLUSTER MEET 127.0.0.1 %d %d", c.members[i].ports[0], c.members[i].ports[1])
+			do(0, "CLUSTER MEET %s %d %d", c.members[i].host, c.members[i].ports[0], c.members[i].ports[1])
 		}
 	}
 	if err := errors.Join(errs...); err != nil {

@@ -5,8 +5,6 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
 	"strings"
 )
 
@@ -53,7 +51,13 @@ func Launch(ctx context.Context, spec Spec) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	return LaunchIn(ctx, spec, func() (Engine, error) { return &local{argv: argv}, nil })
+	return LaunchIn(ctx, spec, func() (Engine, error) {
+		if spec.Apart {
+			n, _ := prog.nodes(spec)
+			return newApart(ctx, argv, n)
+		}
+		return &local{argv: argv}, nil
+	})
 }
 
 // LaunchIn is Launch with nodes that an engine runs, whatever KV_TEST_PROVIDER says. It may need a second engine.
@@ -113,44 +117,6 @@ func launch(ctx context.Context, spec Spec, prog program, newEngine func() (Engi
 		return nil, fmt.Errorf("set up: %w; the log of node 0 ends:\n%s", err, s.Log(0))
 	}
 	return s, nil
-}
-
-// place finds a place for every node and then writes their files, which name each other's places.
-func (s *Server) place(ctx context.Context, spec Spec, prog program) (err error) {
-	c := &s.cluster
-	c.spec, c.listen = spec, s.engine.Listen()
-	if spec.TLS {
-		if c.pki, err = newPKI(filepath.Join(s.dir.path, "tls")); err != nil {
-			return err
-		}
-	}
-	if spec.Auth {
-		c.admin, c.limited = newCredentials(spec.Store, adminName(spec.Store)), newCredentials(spec.Store, "limited")
-	}
-	n, perNode := prog.nodes(spec)
-	ports, err := freePorts(n * perNode)
-	if err != nil {
-		return err
-	}
-	for i := range n {
-		m := member{name: fmt.Sprintf("node%d", i), ports: ports[i*perNode : (i+1)*perNode]}
-		m.dir = filepath.Join(s.dir.path, m.name)
-		if err := os.Mkdir(m.dir, 0o700); err != nil {
-			return err
-		}
-		c.members = append(c.members, m)
-	}
-	layout := Layout{Spec: spec, Dir: s.dir.path}
-	for i := range n {
-		args, err := prog.configure(c, i)
-		if err != nil {
-			return err
-		}
-		m := &c.members[i]
-		layout.Nodes = append(layout.Nodes, LayoutNode{Name: m.name, Dir: m.dir, Args: args, Port: m.ports[0]})
-		s.nodes = append(s.nodes, &node{member: m, cluster: c, index: i, prog: prog, engine: s.engine})
-	}
-	return s.engine.Place(ctx, layout)
 }
 
 // startAll starts nodes, all of them before anybody waits for the first: one alone may not be able to serve.

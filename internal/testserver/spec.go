@@ -44,6 +44,10 @@ type Spec struct {
 	// others always do. Redis without it comes back with what its last snapshot held, usually nothing.
 	Persist bool
 
+	// Apart gives each node a network and an address of its own, so that Server.Partition can cut it off. This takes Linux, the
+	// rights to make networks (root) and the programs ip and nsenter; Launch gives ErrUnavailable elsewhere. Not with TLS.
+	Apart bool
+
 	// Config holds further settings in the server's own form: flags for etcd ("--auto-compaction-retention=1"), lines of
 	// the configuration file for Consul (HCL), ZooKeeper ("extendedTypesEnabled=true") and Redis
 	// ("notify-keyspace-events KA").
@@ -55,7 +59,7 @@ func (s Spec) plain() bool { return s.key() == Spec{Store: s.Store}.key() }
 
 // key is equal for equal specs.
 func (s Spec) key() string {
-	return fmt.Sprintf("%q %d %t %t %t %t %t %q", s.Store, max(s.Nodes, 1), s.Sentinel, s.Cluster, s.TLS, s.Auth, s.Persist, s.Config)
+	return fmt.Sprintf("%q %d %t %t %t %t %t %t %q", s.Store, max(s.Nodes, 1), s.Sentinel, s.Cluster, s.TLS, s.Auth, s.Persist, s.Apart, s.Config)
 }
 
 // validate reports a spec that no server can meet.
@@ -67,6 +71,9 @@ func (s Spec) validate() error {
 		return fmt.Errorf("testserver: %s does not run as %d nodes", s.Store, s.Nodes)
 	}
 	if group := s.Sentinel || s.Cluster; group && (s.Store != Redis || s.TLS || s.Auth || s.Sentinel && s.Cluster) {
+		return fmt.Errorf("testserver: no such combination: %+v", s)
+	}
+	if s.Apart && s.TLS { // the certificates are of 127.0.0.1
 		return fmt.Errorf("testserver: no such combination: %+v", s)
 	}
 	for _, line := range s.Config {

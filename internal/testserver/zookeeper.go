@@ -70,7 +70,7 @@ func (zookeeper) configure(c *cluster, i int) ([]string, error) {
 		"admin.enableServer=false",
 	}
 	if c.pki == nil {
-		lines = append(lines, "clientPortAddress="+c.listen, fmt.Sprintf("clientPort=%d", m.ports[0]))
+		lines = append(lines, "clientPortAddress="+c.listenAt(i), fmt.Sprintf("clientPort=%d", m.ports[0]))
 	} else {
 		lines = append(lines, "secureClientPortAddress="+c.listen, fmt.Sprintf("secureClientPort=%d", m.ports[0]),
 			"serverCnxnFactory=org.apache.zookeeper.server.NettyServerCnxnFactory",
@@ -80,7 +80,7 @@ func (zookeeper) configure(c *cluster, i int) ([]string, error) {
 	if len(c.members) > 1 {
 		for j := range c.members {
 			peer := &c.members[j]
-			lines = append(lines, fmt.Sprintf("server.%d=127.0.0.1:%d:%d", j+1, peer.ports[1], peer.ports[2]))
+			lines = append(lines, fmt.Sprintf("server.%d=%s:%d:%d", j+1, peer.host, peer.ports[1], peer.ports[2]))
 		}
 		if err := writeLines(filepath.Join(data, "myid"), []string{fmt.Sprint(i + 1)}); err != nil {
 			return nil, err
@@ -94,6 +94,21 @@ var (
 	zooVersion = regexp.MustCompile(`(?m)^Zookeeper version: ([0-9.]+)`)
 	zooMode    = regexp.MustCompile(`(?m)^Mode: (\w+)`)
 )
+
+// logHeader is how many bytes a transaction log begins with.
+const logHeader = 16
+
+// mend removes a log in which there is nothing yet, not even its header: a server that was killed when it had just made
+// the file does not start on it, with an EOFException.
+func (zookeeper) mend(m *member) error {
+	logs, err := filepath.Glob(filepath.Join(m.dir, "data", "version-2", "log.*"))
+	for _, log := range logs {
+		if info, e := os.Stat(log); e == nil && info.Size() < logHeader {
+			err = errors.Join(err, os.Remove(log))
+		}
+	}
+	return err
+}
 
 // probe sends srvr, the one four-letter word that servers answer by default. The answer has a mode once requests are
 // served.
