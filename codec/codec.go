@@ -97,6 +97,20 @@ func (a *appender) WriteByte(c byte) error {
 	return nil
 }
 
+// byAddress reports whether an encoder has to be given a pointer to a T: where T, or a field or element of it, may have
+// methods of its pointer, which libraries do not find on a value that has no address. encoding/json then writes
+// something else without a word, {} for a big.Int, and msgpack refuses.
+func byAddress[T any]() bool {
+	t := reflect.TypeFor[T]()
+	switch t.Kind() {
+	case reflect.Pointer, reflect.Interface:
+		return false
+	case reflect.Struct, reflect.Array:
+		return true
+	}
+	return t.PkgPath() != "" // a type that was declared, and so may have methods
+}
+
 // fresh returns a T that can be filled in: for a pointer or a map type a new one, else the zero value.
 func fresh[T any]() T {
 	var zero T

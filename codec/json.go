@@ -5,13 +5,17 @@ import (
 	"sync"
 )
 
-// JSON returns the codec of encoding/json, as in json.Marshal and json.Unmarshal, with two differences: the
-// characters <, > and & are stored as they are, and errors do not quote the value. The bytes do not end in a newline.
+// JSON returns the codec of encoding/json, as in json.Marshal and json.Unmarshal of a pointer to the value, so that
+// methods of pointers are called both ways. There are two differences: the characters <, > and & are stored as they are,
+// and errors do not quote the value. The bytes do not end in a newline.
 //
 // Numbers in a T of type any become float64, which is exact up to 2^53.
-func JSON[T any]() Codec[T] { return new(jsonCodec[T]) }
+func JSON[T any]() Codec[T] { return &jsonCodec[T]{byAddress: byAddress[T]()} }
 
-type jsonCodec[T any] struct{ encoders sync.Pool }
+type jsonCodec[T any] struct {
+	byAddress bool
+	encoders  sync.Pool
+}
 
 type jsonEncoder struct {
 	out appender
@@ -26,7 +30,13 @@ func (c *jsonCodec[T]) Append(dst []byte, v T) ([]byte, error) {
 		e.enc.SetEscapeHTML(false) // only an Encoder has it
 	}
 	e.out.buf = dst
-	err := e.enc.Encode(v) // writes once, and only a complete value
+	var err error // Encode writes once, and only a complete value
+	if c.byAddress {
+		addressed := v
+		err = e.enc.Encode(&addressed)
+	} else {
+		err = e.enc.Encode(v)
+	}
 	out := e.out.buf
 	e.out.buf = nil
 	c.encoders.Put(e)

@@ -14,9 +14,12 @@ import (
 //
 // The structure of the bytes is checked before the library sees them: values come from a store that others write to,
 // and the library allocates what a length prefix announces and recurses as deep as the bytes say.
-func Msgpack[T any]() Codec[T] { return new(msgpackCodec[T]) }
+func Msgpack[T any]() Codec[T] { return &msgpackCodec[T]{byAddress: byAddress[T]()} }
 
-type msgpackCodec[T any] struct{ encoders, decoders sync.Pool }
+type msgpackCodec[T any] struct {
+	byAddress          bool
+	encoders, decoders sync.Pool
+}
 
 type msgpackEncoder struct {
 	out appender
@@ -38,7 +41,14 @@ func (c *msgpackCodec[T]) Append(dst []byte, v T) ([]byte, error) {
 	e.enc.Reset(&e.out) // a type's EncodeMsgpack may have changed the flags
 	e.enc.UseCompactInts(true)
 	e.enc.SetSortMapKeys(true)
-	if err := e.enc.Encode(v); err != nil {
+	var err error
+	if c.byAddress {
+		addressed := v
+		err = e.enc.Encode(&addressed)
+	} else {
+		err = e.enc.Encode(v)
+	}
+	if err != nil {
 		return dst, &failure{"encoding msgpack", err} // e is in an unknown state, and not used again
 	}
 	out := e.out.buf
