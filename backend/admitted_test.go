@@ -19,6 +19,9 @@ func TestAdmitted(t *testing.T) {
 		"shared behind one that does": {[]Place{s, x, s, s}, 3, false, 1},
 		"slots: the last of them":     {[]Place{three, three, three}, 2, true, 0},
 		"slots: one too many":         {[]Place{two, two, two}, 2, false, -1},
+		"slots behind exclusive":      {[]Place{two, x, two}, 2, false, 1},
+		"slots behind shared":         {[]Place{s, s, three}, 2, false, 1},
+		"shared behind slots":         {[]Place{three, s}, 1, false, 0},
 		"one slot is exclusive":       {[]Place{{Slots: 1}, {Slots: 1}}, 1, false, 0},
 		"the head":                    {[]Place{two, x, s}, 0, true, 0},
 	} {
@@ -30,10 +33,11 @@ func TestAdmitted(t *testing.T) {
 }
 
 // Whatever the queue: its head holds, an exclusive one holds alone, a share
-// beside shares only, no more than Slots at once; and who waits for the
-// leaving of one place waits for one that is ahead of it.
+// beside shares only, one with slots beside such only, and no more than Slots at
+// once; and who waits for the leaving of one place waits for one that is ahead
+// of it.
 func TestAdmittedProperties(t *testing.T) {
-	kinds := []Place{{}, {Shared: true}}
+	kinds := []Place{{}, {Shared: true}, {Slots: 3}}
 	var queues func(n int) [][]Place
 	queues = func(n int) [][]Place {
 		if n == 0 {
@@ -49,22 +53,24 @@ func TestAdmittedProperties(t *testing.T) {
 	}
 	for n := 1; n <= 6; n++ {
 		for _, q := range queues(n) {
-			exclusive, shared := 0, 0
+			exclusive, shared, slots := 0, 0, 0
 			for i, p := range q {
 				ok, wait := Admitted(q, i)
 				switch {
 				case i == 0 && !ok:
 					t.Fatalf("%v: the head does not hold", q)
-				case !ok && (wait < 0 || wait >= i):
+				case !ok && (wait < -1 || wait >= i || wait == -1 && p.Slots == 0):
 					t.Fatalf("%v: %d waits for %d", q, i, wait)
 				case ok && p.Shared:
 					shared++
+				case ok && p.Slots > 1:
+					slots++
 				case ok:
 					exclusive++
 				}
 			}
-			if exclusive > 1 || exclusive == 1 && shared > 0 {
-				t.Fatalf("%v: %d exclusive and %d shared hold", q, exclusive, shared)
+			if exclusive > 1 || slots > 3 || min(exclusive, shared)+min(exclusive, slots)+min(shared, slots) > 0 {
+				t.Fatalf("%v: %d exclusive, %d shared and %d with slots hold", q, exclusive, shared, slots)
 			}
 		}
 	}

@@ -3,6 +3,7 @@ package backend
 import (
 	"context"
 	"fmt"
+	"maps"
 	"net/url"
 	"slices"
 	"strconv"
@@ -35,6 +36,9 @@ type URL struct {
 	Query    url.Values
 }
 
+// escapes is what a malformed URL most often wants.
+const escapes = "characters like / ? # in a password are written as %2F %3F %23"
+
 // ParseURL reads scheme://[user[:password]@]host[,host…][/path][?query]. Its
 // errors are ErrInvalid and name neither user nor password: the parser of
 // net/url prints the whole of what it refuses, so the parts are cut out before
@@ -42,7 +46,8 @@ type URL struct {
 func ParseURL(raw string) (URL, error) {
 	bad := func(what string) (URL, error) { return URL{}, fmt.Errorf("%w: URL: %s", ErrInvalid, what) }
 	scheme, rest, ok := strings.Cut(raw, "://")
-	if !ok || scheme == "" {
+	if !ok || !isScheme(scheme) {
+		// What stands there is not shown: it may be a password.
 		return bad("want scheme://host/path")
 	}
 	if strings.ContainsFunc(raw, unicode.IsControl) {
@@ -67,6 +72,11 @@ func ParseURL(raw string) (URL, error) {
 	if u.Query, err = url.ParseQuery(query); err != nil {
 		return bad("malformed query")
 	}
+	for name := range u.Query {
+		if strings.Contains(name, "@") { // the end of user:12?password@host; it would be shown as an unknown parameter
+			return bad("a parameter with @ in its name; " + escapes)
+		}
+	}
 	if i := strings.LastIndexByte(authority, '@'); i >= 0 {
 		user, password, _ := strings.Cut(authority[:i], ":")
 		authority = authority[i+1:]
@@ -85,7 +95,7 @@ func ParseURL(raw string) (URL, error) {
 		if err != nil || p.Host == "" || p.Host != h || strings.Contains(p.Hostname(), ":") && h[0] != '[' {
 			// The host is not shown: where a / or ? in a password is not
 			// escaped, what stands here is the password's beginning.
-			return bad("malformed host; characters like / ? # in a password are written as %2F %3F %23, an IPv6 address in brackets")
+			return bad("malformed host; " + escapes + ", an IPv6 address in brackets")
 		}
 		if port := p.Port(); port != "" {
 			if _, err := strconv.ParseUint(port, 10, 16); err != nil {
@@ -95,6 +105,17 @@ func ParseURL(raw string) (URL, error) {
 		u.Hosts = append(u.Hosts, h)
 	}
 	return u, nil
+}
+
+// isScheme reports whether s is a scheme by RFC 3986.
+func isScheme(s string) bool {
+	for i, c := range []byte(s) {
+		letter := 'a' <= c|0x20 && c|0x20 <= 'z'
+		if !letter && (i == 0 || !('0' <= c && c <= '9' || c == '+' || c == '-' || c == '.')) {
+			return false
+		}
+	}
+	return s != ""
 }
 
 // String prints u with the password, if there is one, replaced.
@@ -191,15 +212,16 @@ func (p *Params) Bool(name string, def bool) bool {
 	return b
 }
 
-// Int reads a decimal number.
+// Int reads a decimal number; it must not be negative, as no size and no count
+// is.
 func (p *Params) Int(name string, def int) int {
 	v, ok := p.get(name)
 	if !ok {
 		return def
 	}
 	n, err := strconv.Atoi(v)
-	if err != nil {
-		p.bad(name, "a whole number")
+	if err != nil || n < 0 {
+		p.bad(name, "a whole number from 0 on")
 	}
 	return n
 }
@@ -218,14 +240,16 @@ func (p *Params) Duration(name string, def time.Duration) time.Duration {
 }
 
 // Err is the first thing that was wrong, a parameter that nobody read
-// included. Values are not printed: they may be secrets.
+// included; those that were read are then named as what there is. Values are
+// not printed: they may be secrets.
 func (p *Params) Err() error {
 	if p.err != nil {
 		return p.err
 	}
-	for name := range p.query {
+	for _, name := range slices.Sorted(maps.Keys(p.query)) {
 		if !p.read[name] {
-			return fmt.Errorf("%w: unknown URL parameter %q", ErrInvalid, name)
+			known := slices.Sorted(maps.Keys(p.read))
+			return fmt.Errorf("%w: unknown URL parameter %q; there are: %s", ErrInvalid, name, strings.Join(known, ", "))
 		}
 	}
 	return nil

@@ -86,6 +86,18 @@ func TestCheckError(t *testing.T) {
 	}
 }
 
+// Who reads the error knows whether a key or a lock is meant.
+func TestCheckErrorText(t *testing.T) {
+	for want, err := range map[string]*CheckError{
+		`check of lock "scheduler" failed: lock lost`:        {Key: "scheduler", Err: ErrLockLost},
+		`check of key "scheduler" failed: revision conflict`: {Key: "scheduler", Err: ErrConflict},
+	} {
+		if got := err.Error(); got != want {
+			t.Errorf("%s, want %s", got, want)
+		}
+	}
+}
+
 // A driver that has nothing of its own says so from every call.
 func TestUnimplemented(t *testing.T) {
 	ctx := t.Context()

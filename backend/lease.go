@@ -22,7 +22,8 @@ type Lease interface {
 	// ErrLeaseLost is final: the lease ended, or the key was deleted or
 	// written by somebody else. Any other error leaves the lease as it was.
 	Renew(ctx context.Context) error
-	// Set writes a new value under the same lease. ErrLeaseLost as in Renew.
+	// Set writes a new value under the same lease. ErrLeaseLost as in Renew,
+	// ErrTooLarge as in Store.Put.
 	Set(ctx context.Context, value []byte) (Entry, error)
 	// Release deletes the key if it is still the lease's, and frees the
 	// lease. It is idempotent; a lease that was lost is released already.
@@ -34,8 +35,8 @@ type ContendOptions struct {
 	Lease  time.Duration // how long the place in the queue outlives its last renewal; raised to MinLease
 	Try    bool          // give up with ErrLocked instead of queueing
 	Shared bool          // may hold together with other shared contenders
-	Slots  int           // may hold while fewer than Slots are ahead; 0 and 1: exclusive
-	Value  []byte        // shown to observers
+	Slots  int           // may hold beside others that have slots, while fewer than Slots are ahead; 0 and 1: exclusive
+	Value  []byte        // shown to observers; at most MaxValueBytes, which package lock sees to
 }
 
 // Contender is one place in the queue of a lock: bound to a lease, ordered by
@@ -98,7 +99,10 @@ type Place struct {
 //
 //   - exclusive: nobody is ahead; wait for the one directly ahead;
 //   - shared: nobody but shared ones is ahead; wait for the last other one;
-//   - slots: fewer than Slots are ahead; wait for any.
+//   - slots: nobody but such with slots is ahead, and fewer than Slots; wait for
+//     the last other one, or for any.
+//
+// So contenders of different kinds never hold together.
 func Admitted(queue []Place, i int) (ok bool, wait int) {
 	p := queue[i]
 	switch {
@@ -110,6 +114,11 @@ func Admitted(queue []Place, i int) (ok bool, wait int) {
 		}
 		return true, 0
 	case p.Slots > 1:
+		for j := i - 1; j >= 0; j-- {
+			if queue[j].Slots <= 1 {
+				return false, j
+			}
+		}
 		return i < p.Slots, -1
 	default:
 		return i == 0, i - 1

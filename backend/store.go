@@ -73,9 +73,10 @@ type Store interface {
 	Watch(ctx context.Context, prefix string, o WatchOptions) (Watch, error)
 
 	// Commit applies t: all of its writes if all checks hold, else nothing,
-	// and no reader sees a part. A failed check is a *CheckError. Deleting
-	// an absent key is no error. Errors besides: ErrTooLarge before anything
-	// is sent, errors.ErrUnsupported where it cannot be atomic, ErrUncertain.
+	// and no reader sees a part. A failed check is a *CheckError, that of a
+	// lost lock before any other. Deleting an absent key is no error. Errors
+	// besides: ErrTooLarge before anything is sent, errors.ErrUnsupported
+	// where it cannot be atomic, ErrUncertain.
 	Commit(ctx context.Context, t Txn) (TxnResult, error)
 
 	// Register writes key bound to a lease that the caller keeps alive with
@@ -94,8 +95,9 @@ type Store interface {
 	Contend(ctx context.Context, name string, o ContendOptions) (Contender, error)
 
 	// Holders yields who is at the head of the lock called name, the zero
-	// Holder if nobody is, and then each change (another head, another
+	// Holder if nobody is, and then what changes (another head, another
 	// value, nobody) until ctx ends, which is not an error of the sequence.
+	// Changes that come fast MAY be merged; the last one always arrives.
 	Holders(ctx context.Context, name string) iter.Seq2[Holder, error]
 
 	// Adopt looks once over all keys below prefix, so that what other
@@ -132,12 +134,17 @@ type GetOptions struct {
 	AtLeast Revision
 }
 
+// MaxTTL is the longest TTL and the longest lease that a driver is asked for, a
+// hundred years. Beyond, stores' own limits and the range of a Duration, which
+// ends at 292 years, make an entry expire at once, or never be written.
+const MaxTTL = 100 * 365 * 24 * time.Hour
+
 // PutOptions are the terms of one write.
 type PutOptions struct {
 	If       Condition     // Always, Absent, Present or AtRevision
 	Revision Revision      // with AtRevision, else 0
-	TTL      time.Duration // 0: the entry does not expire, and an older expiry is cleared
-	KeepTTL  bool          // keep the entry's expiry as it is; only with AtRevision, and without TTL
+	TTL      time.Duration // at most MaxTTL; 0: the entry does not expire, and an older expiry is cleared
+	KeepTTL  bool          // keep the entry's expiry as it is, which is none if a lease kept it; only with AtRevision, and without TTL
 }
 
 // DeleteOptions are the terms of one removal.

@@ -1,6 +1,7 @@
 package backend
 
 import (
+	"errors"
 	"fmt"
 	"time"
 )
@@ -68,14 +69,21 @@ type TxnResult struct {
 }
 
 // CheckError tells which check of a transaction did not hold. Nothing was
-// written.
+// written. Of several it is any one, but a LockHeld that does not hold MUST be
+// told before all others: a former holder has to learn that it is one.
 type CheckError struct {
 	Index int    // in Txn.Checks
 	Key   string // of that check
 	Err   error  // ErrExists (Absent), ErrNotFound (Present), ErrConflict (AtRevision), ErrLockLost (LockHeld)
 }
 
-func (e *CheckError) Error() string { return fmt.Sprintf("check of %q failed: %v", e.Key, e.Err) }
+func (e *CheckError) Error() string {
+	what := "key"
+	if errors.Is(e.Err, ErrLockLost) {
+		what = "lock"
+	}
+	return fmt.Sprintf("check of %s %q failed: %v", what, e.Key, e.Err)
+}
 
 // Unwrap returns the reason.
 func (e *CheckError) Unwrap() error { return e.Err }

@@ -50,11 +50,13 @@ func TestParseURL(t *testing.T) {
 // its first half looks like a port.
 func TestParseURLRefuses(t *testing.T) {
 	for _, raw := range []string{
-		"", "h", "h:2379", "://h", "etcd:/h", "etcd:h",
+		"", "h", "h:2379", "://h", "etcd:/h", "etcd:h", " etcd://h", "1etcd://h", "é://h",
+		"alice:hunter2@redis://h", "hunter2@redis://h", "redis:alice:hunter2://h",
 		"etcd://h,", "etcd://,h", "etcd://h1,,h2", "etcd://h:port", "etcd://h:1:2", "etcd://[::1", "etcd://::1", "etcd://h h",
 		"etcd://h/%zz", "etcd://h?%zz", "etcd://h?a=%zz", "etcd://h/x#frag",
 		"redis://al%zzice:hunter2@h", "redis://alice:hunter2@h:port", "redis://alice:hunter2@h/%zz",
 		"redis://alice:hunter2/secret@h", "redis://alice:hunter2?secret@h", "redis://alice:hunter2#secret@h", "redis://alice:hunter2@h1,h 2",
+		"redis://alice:12?hunter2@h", "redis://alice:12?a&hunter2@h/x", "redis://:12?a=b&hunter2@h",
 		"redis://alice:hunter2@secret@h:port", "redis://alice:hunter2%zz@h",
 	} {
 		u, err := ParseURL(raw)
@@ -118,7 +120,7 @@ func TestHostPorts(t *testing.T) {
 }
 
 func TestParams(t *testing.T) {
-	u, err := ParseURL("x://h?s=v&empty=&yes&no=false&n=-7&d=1m30s")
+	u, err := ParseURL("x://h?s=v&empty=&yes&no=false&n=7&d=1m30s")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -130,7 +132,7 @@ func TestParams(t *testing.T) {
 		"a bare Bool":      p.Bool("yes", false),
 		"Bool":             !p.Bool("no", true),
 		"Bool's default":   p.Bool("none", true),
-		"Int":              p.Int("n", 1) == -7,
+		"Int":              p.Int("n", 1) == 7,
 		"Int's default":    p.Int("none", 1) == 1,
 		"Duration":         p.Duration("d", 0) == 90*time.Second,
 		"its default":      p.Duration("none", time.Hour) == time.Hour,
@@ -151,6 +153,7 @@ func TestParamsErrors(t *testing.T) {
 		"n=hunter2":       func(p *Params) { p.Int("n", 0) },
 		"n=1.5":           func(p *Params) { p.Int("n", 0) },
 		"n=":              func(p *Params) { p.Int("n", 0) },
+		"n=-1":            func(p *Params) { p.Int("n", 0) },      // drivers would take it for their default
 		"d=5":             func(p *Params) { p.Duration("d", 0) }, // no unit: it may mean anything
 		"d=-1s":           func(p *Params) { p.Duration("d", 0) },
 		"s=1&s=hunter2":   func(p *Params) { p.String("s", "") }, // which of the two?
@@ -167,6 +170,21 @@ func TestParamsErrors(t *testing.T) {
 		} else if strings.Contains(err.Error(), "hunter2") {
 			t.Errorf("?%s: the error shows a value: %v", query, err)
 		}
+	}
+}
+
+// A parameter that is misspelt, or another driver's, is answered with what there is.
+func TestParamsNamesWhatThereIs(t *testing.T) {
+	u, err := ParseURL("x://h/r?dial=5s&zone=a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := u.Params()
+	p.Duration("dial_timeout", 0)
+	p.String("bucket", "")
+	err = p.Err()
+	if want := `unknown URL parameter "dial"; there are: bucket, dial_timeout`; err == nil || !strings.HasSuffix(err.Error(), want) {
+		t.Errorf("got %v, want %s", err, want)
 	}
 }
 

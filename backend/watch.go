@@ -51,7 +51,10 @@ type Event struct {
 	// the store's revision of the delete, or 0 where the store does not tell:
 	// never an invented one. Synced, Resynced and Progress have no key; their
 	// Revision, on a Lossless store, is the one up to which the stream is
-	// complete: no event at or below it follows.
+	// complete: no event at or below it follows. Elsewhere Progress may have
+	// one that the stream is no older than: every key that was made up to
+	// there, and is there, it has told of, or found when it was opened. With 0,
+	// which says nothing, package kv reads more keys twice for a snapshot.
 	Entry
 	// Prev is the key before the change, for Updated and Deleted, if
 	// WatchOptions.Prev asked for it and the store still has it.
