@@ -3,7 +3,6 @@ package backendtest_test
 import (
 	"context"
 	"errors"
-	"sync"
 	"testing"
 
 	"go.uber.org/goleak"
@@ -11,6 +10,7 @@ import (
 	"github.com/polykv/kv/backend"
 	"github.com/polykv/kv/backend/backendtest"
 	"github.com/polykv/kv/backend/memkv"
+	"github.com/polykv/kv/internal/peers"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -20,25 +20,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 func TestReference(t *testing.T) { backendtest.Run(t, memory()) }
 
 func memory() backendtest.Harness {
-	var mu sync.Mutex
-	roots := map[string]*memkv.Store{}
-	client := func(t testing.TB, root string) *memkv.Store {
-		mu.Lock()
-		defer mu.Unlock()
-		if roots[root] == nil {
-			s := memkv.New(memkv.Options{})
-			t.Cleanup(func() {
-				mu.Lock()
-				defer mu.Unlock()
-				delete(roots, root)
-				if err := s.Close(); err != nil {
-					t.Error(err)
-				}
-			})
-			roots[root] = s
-		}
-		return roots[root].Peer()
-	}
+	client := peers.Of(func(string) *memkv.Store { return memkv.New(memkv.Options{}) })
 	return backendtest.Harness{
 		Open: func(t testing.TB, root string) backend.Store { return client(t, root) },
 		Foreign: func(t testing.TB, root string) backendtest.Foreign {

@@ -59,20 +59,19 @@ func (e *env) methods(s backend.Store, dir string) []call {
 			_, err := s.GetMany(ctx, []string{k, dir + "/absent"}, backend.GetOptions{})
 			return err
 		}},
-		{"List", false, func(ctx context.Context) error {
-			for _, err := range s.List(ctx, dir, backend.ListOptions{}) {
-				if err != nil {
-					return err
-				}
-			}
-			return nil
-		}},
+		{"List", false, func(ctx context.Context) error { return listed(ctx, s, dir, backend.ListOptions{}) }},
+		{"List of keys", false, func(ctx context.Context) error { return listed(ctx, s, dir, backend.ListOptions{KeysOnly: true}) }},
+		{"List of children", false, func(ctx context.Context) error { return listed(ctx, s, dir, backend.ListOptions{Children: true}) }},
 		{"Put", true, func(ctx context.Context) error {
 			_, err := s.Put(ctx, dir+"/put", []byte("v"), backend.PutOptions{})
 			return err
 		}},
 		{"Put if absent", true, func(ctx context.Context) error {
 			_, err := s.Put(ctx, dir+"/created", []byte("v"), backend.PutOptions{If: backend.Absent, TTL: time.Minute})
+			return err
+		}},
+		{"Put if present", true, func(ctx context.Context) error {
+			_, err := s.Put(ctx, k, []byte("v"), backend.PutOptions{If: backend.Present})
 			return err
 		}},
 		{"Delete", true, func(ctx context.Context) error { return s.Delete(ctx, dir+"/present", backend.DeleteOptions{}) }},
@@ -86,6 +85,13 @@ func (e *env) methods(s backend.Store, dir string) []call {
 		}},
 		{"Watch", false, func(ctx context.Context) error {
 			w, err := s.Watch(ctx, dir, backend.WatchOptions{Snapshot: true})
+			if err == nil {
+				_ = w.Close()
+			}
+			return err
+		}},
+		{"Watch of a key", false, func(ctx context.Context) error {
+			w, err := s.Watch(ctx, k, backend.WatchOptions{Key: true, Snapshot: true})
 			if err == nil {
 				_ = w.Close()
 			}
@@ -114,6 +120,16 @@ func (e *env) methods(s backend.Store, dir string) []call {
 		}},
 		{"Ping", false, s.Ping},
 	}
+}
+
+// listed is the error of a List.
+func listed(ctx context.Context, s backend.Store, prefix string, o backend.ListOptions) error {
+	for _, err := range s.List(ctx, prefix, o) {
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func contextCases() []testCase {
@@ -160,12 +176,7 @@ func contextCases() []testCase {
 						return err
 					}},
 					{"List AtLeast", false, func(ctx context.Context) error {
-						for _, err := range e.s.List(ctx, "", backend.ListOptions{GetOptions: future}) {
-							if err != nil {
-								return err
-							}
-						}
-						return nil
+						return listed(ctx, e.s, "", backend.ListOptions{GetOptions: future})
 					}},
 				} {
 					e.cancelled(c, cause)
@@ -191,6 +202,20 @@ func contextCases() []testCase {
 				for _, c := range calls {
 					e.cancelled(c, cause)
 				}
+				e.endsPromptly("Adopt", func() {
+					ctx, cancel := context.WithTimeoutCause(e.ctx, promptly/4, cause)
+					defer cancel()
+					if _, err := e.s.Adopt(ctx, ""); err != nil { // or there is nothing to ask for
+						e.wantErr(err, "Adopt", context.DeadlineExceeded, cause)
+					}
+				})
+				e.endsPromptly("Holders", func() {
+					ctx, cancel := context.WithTimeout(e.ctx, promptly/4)
+					defer cancel()
+					for _, err := range e.s.Holders(ctx, "d/lock") {
+						e.noErr(err, "Holders")
+					}
+				})
 				resume()
 				e.eventually("the store answers again", func() bool { return e.s.Ping(e.ctx) == nil })
 				e.put(e.s, "d/after", "v")

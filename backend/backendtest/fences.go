@@ -127,6 +127,50 @@ func fenceCases() []testCase {
 			},
 		},
 		{
+			name: "R27,R31/a lost lock is told before any other check that fails",
+			why:  "or a former leader that writes what its successor wrote already takes it for a race that it may repeat",
+			run: func(e *env) {
+				stale := e.put(e.s, "here", "v").Revision
+				rev := e.put(e.s, "here", "v").Revision
+				lost, held := e.contend(e.s, "l", backend.ContendOptions{}), e.contend(e.s, "m", backend.ContendOptions{})
+				e.admitted(lost)
+				e.admitted(held)
+				e.release(lost)
+				for _, bad := range []backend.Check{
+					{If: backend.Absent, Key: "here"},
+					{If: backend.Present, Key: "missing"},
+					{If: backend.AtRevision, Key: "here", Revision: stale},
+					{If: backend.AtRevision, Key: "here", Revision: rev + 1},
+					{If: backend.AtRevision, Key: "missing", Revision: rev},
+				} {
+					for at, checks := range [][]backend.Check{
+						{lost.Check(), bad, held.Check()},
+						{held.Check(), lost.Check(), bad},
+						{bad, held.Check(), lost.Check()},
+					} {
+						what := fmt.Sprintf("Commit under a lost lock, check %d, whose check %+v fails too", at, bad)
+						_, err := e.s.Commit(e.ctx, backend.Txn{Checks: checks, Writes: []backend.Write{{Key: bad.Key, Value: []byte("late")}}})
+						e.wantErr(err, what, backend.ErrLockLost)
+						var ce *backend.CheckError
+						if !errors.As(err, &ce) || ce.Index != at || ce.Key != "l" {
+							e.Errorf("%s: %v (%+v) does not name it", what, err, ce)
+						}
+					}
+					// One that is held is not blamed, wherever it stands.
+					for at, checks := range [][]backend.Check{{bad, held.Check()}, {held.Check(), bad}} {
+						what := fmt.Sprintf("Commit under a lock that is held, whose check %d, %+v, fails", at, bad)
+						_, err := e.s.Commit(e.ctx, backend.Txn{Checks: checks, Writes: []backend.Write{{Key: bad.Key, Value: []byte("late")}}})
+						e.wantErr(err, what, bad.If.Failed())
+						var ce *backend.CheckError
+						if !errors.As(err, &ce) || ce.Index != at || ce.Key != bad.Key {
+							e.Errorf("%s: %v (%+v) does not name it", what, err, ce)
+						}
+					}
+				}
+				e.lists(e.s, "", backend.ListOptions{}, "here")
+			},
+		},
+		{
 			name:  "R32/a place that is not renewed goes in time, and who held it is told",
 			timed: true,
 			run: func(e *env) {

@@ -161,6 +161,9 @@ func foreignCases() []testCase {
 						e.Errorf("List of children yields %q", ent.Key)
 					}
 				}
+				if c, ok := e.s.(interface{ ForeignNames() int64 }); ok && written > 0 && c.ForeignNames() == 0 {
+					e.Errorf("of the names that are no keys none is counted")
+				}
 				e.put(e.s, "z", "v")
 				st.want(backend.Created, "z", "v")
 				st.quiet()

@@ -73,6 +73,45 @@ func holderCases() []testCase {
 			},
 		},
 		{
+			name: "R33/contenders of different kinds do not hold together",
+			run: func(e *env) {
+				kinds := map[string]backend.ContendOptions{"exclusive": {}, "shared": shared, "slots": two}
+				for head, o := range kinds {
+					held := e.contend(e.s, head, o)
+					e.admitted(held)
+					for kind, o := range kinds {
+						if o.Try = true; kind != head {
+							_, err := e.s.Contend(e.ctx, head, o)
+							e.wantErr(err, "Try "+kind+" behind "+head, backend.ErrLocked)
+						}
+					}
+					e.release(held)
+				}
+				if !e.caps.FairLock {
+					return
+				}
+				other := e.open()
+				s1, r1 := e.contend(e.s, "l", two), e.contend(other, "l", shared)
+				s2, w := e.contend(e.s, "l", two), e.contend(other, "l", backend.ContendOptions{})
+				s3 := e.contend(e.s, "l", two)
+				e.admitted(s1)
+				e.waits(r1)
+				e.waits(s2)
+				e.release(s1)
+				e.admitted(r1)
+				e.waits(s2)
+				e.release(r1)
+				e.admitted(s2)
+				e.waits(w)
+				e.waits(s3)
+				e.release(s2)
+				e.admitted(w)
+				e.waits(s3)
+				e.release(w)
+				e.admitted(s3)
+			},
+		},
+		{
 			name: "R2,R30/every canonical key is the name of a lock of its own",
 			run: func(e *env) {
 				for _, name := range nastyKeys() {

@@ -3,6 +3,7 @@ package backendtest
 import (
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/polykv/kv/backend"
 )
@@ -100,6 +101,68 @@ func keyCases() []testCase {
 					_, err = e.s.Put(e.ctx, k, []byte("3"), backend.PutOptions{If: backend.Absent})
 					e.wantErr(err, "Put if absent of "+k, backend.ErrExists)
 					e.noErr(e.s.Delete(e.ctx, k, backend.DeleteOptions{If: backend.AtRevision, Revision: ent.Revision}), "Delete(%q)", k)
+				}
+			},
+		},
+		{
+			name: "R2,R29/every canonical key can be registered",
+			run: func(e *env) {
+				leases := map[string]backend.Lease{}
+				for _, k := range nastyKeys() {
+					leases[k] = e.register(e.s, k, "1", backend.RegisterOptions{TTL: time.Minute, Absent: true})
+				}
+				for _, k := range nastyKeys() { // after all: two that collide are found here
+					l := leases[k]
+					_, err := l.Set(e.ctx, []byte("value of "+k))
+					e.noErr(err, "Set of %q", k)
+					e.noErr(l.Renew(e.ctx), "Renew of %q", k)
+				}
+				for _, k := range nastyKeys() {
+					e.holds(e.s, k, "value of "+k)
+					e.noErr(leases[k].Release(e.ctx), "Release of %q", k)
+					e.absent(e.s, k)
+				}
+				e.lists(e.s, "", backend.ListOptions{})
+			},
+		},
+		{
+			name:  "R2,R28/every canonical key can expire",
+			timed: true,
+			run: func(e *env) {
+				keys := nastyKeys()
+				st := e.watch(e.open(), "", backend.WatchOptions{})
+				ttl := e.ttl() + 4*time.Second // to be seen before it ends, where changes may be merged
+				var last span
+				for part := range slices.Chunk(keys, backend.MaxTxnOps) {
+					var t backend.Txn
+					for _, k := range part {
+						t.Writes = append(t.Writes, backend.Write{Key: k, TTL: ttl})
+					}
+					last = e.timed(func() error {
+						_, err := e.s.Commit(e.ctx, t)
+						return err
+					})
+				}
+				e.lives("the last of them", last, ttl, func() bool { return len(e.list(e.s, "", backend.ListOptions{KeysOnly: true})) == 0 })
+				many, err := e.s.GetMany(e.ctx, keys, backend.GetOptions{})
+				e.noErr(err, "GetMany")
+				for i, ent := range many {
+					if ent.Revision != 0 {
+						e.Errorf("%q is there after its TTL", keys[i])
+					}
+				}
+				created, deleted := map[string]bool{}, map[string]bool{}
+				for len(deleted) < len(keys) {
+					if ev := st.next(); ev.Kind == backend.Created {
+						created[ev.Key] = true
+					} else {
+						deleted[ev.Key] = true
+					}
+				}
+				for _, k := range keys {
+					if !created[k] || !deleted[k] {
+						e.Errorf("%q: created %v, deleted %v", k, created[k], deleted[k])
+					}
 				}
 			},
 		},

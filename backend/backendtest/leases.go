@@ -167,11 +167,26 @@ func leaseCases() []testCase {
 					{"put at the revision", func(k string) {
 						e.putWith(other, k, "theirs", backend.PutOptions{If: backend.AtRevision, Revision: e.get(other, k).Revision})
 					}, true},
+					{"put that keeps the expiry, of which there is none", func(k string) {
+						e.putWith(other, k, "theirs", backend.PutOptions{If: backend.AtRevision, Revision: e.get(other, k).Revision, KeepTTL: true})
+					}, true},
 					{"transaction", func(k string) {
 						_, err := other.Commit(e.ctx, backend.Txn{Writes: []backend.Write{{Key: k, Value: []byte("theirs")}}})
 						e.noErr(err, "Commit")
 					}, true},
+					{"transaction that keeps the expiry, of which there is none", func(k string) {
+						_, err := other.Commit(e.ctx, backend.Txn{
+							Checks: []backend.Check{{If: backend.AtRevision, Key: k, Revision: e.get(other, k).Revision}},
+							Writes: []backend.Write{{Key: k, Value: []byte("theirs"), KeepTTL: true}},
+						})
+						e.noErr(err, "Commit")
+					}, true},
+					{"put with a TTL", func(k string) { e.putWith(other, k, "theirs", backend.PutOptions{TTL: time.Hour}) }, true},
 					{"delete", func(k string) { e.del(other, k) }, false},
+					{"transaction that deletes", func(k string) {
+						_, err := other.Commit(e.ctx, backend.Txn{Writes: []backend.Write{{Key: k, Delete: true}}})
+						e.noErr(err, "Commit")
+					}, false},
 					{"delete by prefix", func(k string) {
 						_, err := other.DeletePrefix(e.ctx, k[:2])
 						e.noErr(err, "DeletePrefix")
@@ -215,10 +230,14 @@ func leaseCases() []testCase {
 			name:  "R29/a key that is renewed stays, and one that was taken over does not go with the lease",
 			timed: true,
 			run: func(e *env) {
-				o := backend.RegisterOptions{TTL: e.ttl()}
+				o := backend.RegisterOptions{TTL: e.renewable()}
 				kept, set, taken, cleared := e.register(e.s, "kept", "v", o), e.register(e.s, "set", "v", o), e.register(e.s, "taken", "v", o), e.register(e.s, "cleared", "v", o)
+				modified := e.register(e.s, "modified", "v", o)
 				e.put(e.open(), "taken", "theirs")
 				e.putWith(e.open(), "cleared", "theirs", backend.PutOptions{TTL: time.Hour})
+				e.putWith(e.open(), "modified", "theirs", backend.PutOptions{ // as Modify does: there is no expiry to keep
+					If: backend.AtRevision, Revision: e.get(e.s, "modified").Revision, KeepTTL: true,
+				})
 				_, err := set.Set(e.ctx, []byte("new")) // still under the lease
 				e.noErr(err, "Set")
 				rev := e.get(e.s, "kept").Revision
@@ -236,11 +255,15 @@ func leaseCases() []testCase {
 				e.within(e.caps.TTLSlack+lag, "the lease that was set and not renewed ends", func() bool { return e.missing(e.s, "set") })
 				e.holds(e.s, "taken", "theirs")
 				e.holds(e.s, "cleared", "theirs")
+				if ent := e.holds(e.s, "modified", "theirs"); !ent.Expires.IsZero() {
+					e.Errorf("a registered key that was modified expires at %v", ent.Expires)
+				}
 				e.lives("kept", renewed, ttl, func() bool { return e.missing(e.s, "kept") })
 				e.lost(kept)
 				e.lost(taken)
 				e.lost(cleared)
-				e.lists(e.s, "", backend.ListOptions{}, "cleared", "taken")
+				e.lost(modified)
+				e.lists(e.s, "", backend.ListOptions{}, "cleared", "modified", "taken")
 			},
 		},
 		{

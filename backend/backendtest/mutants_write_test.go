@@ -117,6 +117,12 @@ func writing() []mutant {
 				return ent, err
 			}
 		})},
+		{"stale lists that do not wait for a revision", "^R12", lists(func(a *altered, ctx context.Context, prefix string, o backend.ListOptions) list {
+			if o.Stale {
+				o.AtLeast = 0
+			}
+			return a.Store.List(ctx, prefix, o)
+		})},
 		{"an empty list that is an error", "^R15", lists(func(a *altered, ctx context.Context, prefix string, o backend.ListOptions) list {
 			return func(yield func(backend.Entry, error) bool) {
 				empty := true
@@ -217,6 +223,23 @@ func writing() []mutant {
 				var ce *backend.CheckError
 				if errors.As(err, &ce) {
 					err = &backend.CheckError{Index: 0, Key: t.Checks[0].Key, Err: ce.Err}
+				}
+				return res, err
+			}
+		})},
+		{"a lost lock that is told after another check", "^R27", alter(func(a *altered) {
+			a.commit = func(ctx context.Context, t backend.Txn) (backend.TxnResult, error) {
+				res, err := a.Store.Commit(ctx, t)
+				if !errors.Is(err, backend.ErrLockLost) {
+					return res, err
+				}
+				for i, c := range t.Checks {
+					if c.If == backend.LockHeld {
+						continue
+					}
+					if _, other := a.Store.Commit(ctx, backend.Txn{Checks: []backend.Check{c}}); other != nil {
+						return res, &backend.CheckError{Index: i, Key: c.Key, Err: c.If.Failed()}
+					}
 				}
 				return res, err
 			}

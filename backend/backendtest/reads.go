@@ -158,18 +158,27 @@ func readCases() []testCase {
 			run: func(e *env) {
 				rev := e.put(e.s, "k", "v").Revision
 				ahead := backend.GetOptions{AtLeast: rev + 1<<40} // weeks, where revisions count microseconds
-				ctx, cancel := context.WithTimeout(e.ctx, never)
-				defer cancel()
-				start := time.Now()
-				_, err := e.s.Get(ctx, "k", ahead)
-				e.wantErr(err, "Get of the future", context.DeadlineExceeded)
-				if d := time.Since(start); d < never {
-					e.Errorf("Get of the future returned after %v, before its context ended", d)
-				}
-				_, err = e.s.GetMany(ctx, []string{"k"}, ahead)
-				e.wantErr(err, "GetMany of the future", context.DeadlineExceeded)
-				for _, err := range e.s.List(ctx, "", backend.ListOptions{GetOptions: ahead}) {
-					e.wantErr(err, "List of the future", context.DeadlineExceeded)
+				for _, stale := range []bool{false, true} {
+					ahead.Stale = stale
+					for name, read := range map[string]func(context.Context) error{
+						"Get":     func(ctx context.Context) error { _, err := e.s.Get(ctx, "k", ahead); return err },
+						"GetMany": func(ctx context.Context) error { _, err := e.s.GetMany(ctx, []string{"k"}, ahead); return err },
+						"List":    func(ctx context.Context) error { return listed(ctx, e.s, "", backend.ListOptions{GetOptions: ahead}) },
+						"List of keys": func(ctx context.Context) error {
+							return listed(ctx, e.s, "", backend.ListOptions{GetOptions: ahead, KeysOnly: true})
+						},
+						"List of children": func(ctx context.Context) error {
+							return listed(ctx, e.s, "", backend.ListOptions{GetOptions: ahead, Children: true})
+						},
+					} {
+						ctx, cancel := context.WithTimeout(e.ctx, never)
+						err := read(ctx)
+						if ctx.Err() == nil {
+							e.Errorf("%s of the future (stale: %v) returned %v before its context ended", name, stale, err)
+						}
+						e.wantErr(err, name+" of the future", context.DeadlineExceeded)
+						cancel()
+					}
 				}
 			},
 		},

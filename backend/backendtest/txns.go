@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/polykv/kv/backend"
 )
@@ -209,6 +210,53 @@ func txnCases() []testCase {
 				if len(res.Entries) != n/2 {
 					e.Errorf("%d entries for %d writes", len(res.Entries), n/2)
 				}
+			},
+		},
+		{
+			name: "R27/64 operations fit, whatever there is to be kept beside the keys",
+			why:  "expiries, leases and locks are bookkeeping, which must not eat the limit",
+			run: func(e *env) {
+				n := backend.MaxTxnOps
+				held := e.contend(e.s, "l", backend.ContendOptions{})
+				e.admitted(held)
+				keys := numbered("deep/er/k", n-1)
+				commit := func(what string, write func(i int) backend.Write, checks ...backend.Check) {
+					e.Helper()
+					t := backend.Txn{Checks: checks}
+					for i := 0; len(t.Checks)+len(t.Writes) < n && i < len(keys); i++ {
+						t.Writes = append(t.Writes, write(i))
+					}
+					_, err := e.s.Commit(e.ctx, t)
+					e.noErr(err, "Commit of %s", what)
+				}
+				leased := func() {
+					for _, k := range keys {
+						e.register(e.s, k, "leased", backend.RegisterOptions{TTL: time.Minute})
+					}
+				}
+				commit("puts with a TTL under a lock", func(i int) backend.Write {
+					return backend.Write{Key: keys[i], TTL: time.Hour + time.Duration(i)*time.Minute}
+				}, held.Check())
+				var t backend.Txn // half of them keep their expiry
+				for _, k := range keys[:n/2] {
+					t.Checks = append(t.Checks, backend.Check{If: backend.AtRevision, Key: k, Revision: e.get(e.s, k).Revision})
+					t.Writes = append(t.Writes, backend.Write{Key: k, Value: []byte("kept"), KeepTTL: true})
+				}
+				_, err := e.s.Commit(e.ctx, t)
+				e.noErr(err, "Commit of puts that keep the expiry")
+				if ent := e.holds(e.s, keys[0], "kept"); ent.Expires.IsZero() {
+					e.Errorf("an expiry was not kept")
+				}
+				leased()
+				commit("puts over leased keys under a lock", func(i int) backend.Write { return put(keys[i], "taken") }, held.Check())
+				for _, ent := range e.list(e.s, "", backend.ListOptions{}) {
+					if string(ent.Value) != "taken" || !ent.Expires.IsZero() {
+						e.Errorf("%q has %q and expires %v", ent.Key, ent.Value, ent.Expires)
+					}
+				}
+				leased()
+				commit("deletes of leased keys under a lock", func(i int) backend.Write { return del(keys[i]) }, held.Check())
+				e.lists(e.s, "", backend.ListOptions{})
 			},
 		},
 		{

@@ -14,8 +14,9 @@ type Change struct {
 	Delete   bool
 	Value    []byte           // of a put; no two puts of one key share one, or the validator cannot tell them apart
 	Revision backend.Revision // of a put that was acknowledged
-	// Uncertain is set when the reply was lost: the change was applied, now
-	// or a little later, or was not.
+	// Uncertain is set when the reply was lost: the change was applied once, at
+	// any time after it was made, or was not. A server may try on its own for
+	// seconds, and so beyond changes that its writer makes afterwards.
 	Uncertain bool
 }
 
@@ -264,150 +265,13 @@ func (v *Validator) Complete(changes []Change) error {
 		if k == nil {
 			k = &keyStream{}
 		}
+		if err := once(made, k.events); err != nil {
+			return err
+		}
 		m := matching{v: v, began: k.began, changes: made, events: k.events, seen: map[point]bool{}}
 		if !m.begins() {
 			return fmt.Errorf("the events of %q do not match its writes.\nwrites: %s\nevents: %s", key, printChanges(made), printEvents(k.events))
 		}
 	}
 	return nil
-}
-
-// matching looks for a way to read the events of one key as what a watch may
-// tell of its changes. The changes in the order of the writer leave choices
-// open: an uncertain one may have been applied at any time after, or never,
-// and where the store merges, any may have been skipped.
-type matching struct {
-	v       *Validator
-	began   bool // the key was there
-	changes []Change
-	events  []backend.Event
-	seen    map[point]bool // tried in vain
-}
-
-// point is how far a reading has come.
-type point struct {
-	change, event int
-	skipped       skipped
-}
-
-// skipped is how the state that the stream told differs from the store's, by
-// changes that were merged into what is to come.
-type skipped uint8
-
-const (
-	nothing  skipped = iota
-	put              // there is a newer value
-	removal          // the key is gone
-	recreate         // the key went, and is there again
-)
-
-// begins tries each point in the changes at which the watch may have begun.
-func (m *matching) begins() bool {
-	if !m.v.Options.Snapshot {
-		return m.from(point{})
-	}
-	existing := len(m.events) > 0 && m.events[0].Kind == backend.Existing
-	for i := range len(m.changes) + 1 {
-		switch {
-		case existing && i < len(m.changes) && m.matches(m.changes[i], m.events[0]):
-			if m.from(point{change: i + 1, event: 1}) {
-				return true
-			}
-		case !existing && (i == 0 || m.changes[i-1].Delete || m.changes[i-1].Uncertain):
-			if m.from(point{change: i}) {
-				return true
-			}
-		}
-		if i == len(m.changes) {
-			break
-		}
-		if c := m.changes[i]; m.v.Caps.Lossless && !c.Delete && !c.Uncertain && c.Revision > m.v.snapshot {
-			break // made after the snapshot, so it has an event
-		}
-	}
-	return false
-}
-
-func (m *matching) matches(c Change, ev backend.Event) bool {
-	if c.Delete || ev.Kind == backend.Deleted {
-		return c.Delete && ev.Kind == backend.Deleted
-	}
-	return bytes.Equal(c.Value, ev.Value) && (c.Uncertain || c.Revision == ev.Revision)
-}
-
-// from reports whether the events from p on can be read as the changes from p
-// on.
-func (m *matching) from(p point) bool {
-	if m.seen[p] {
-		return false
-	}
-	m.seen[p] = true
-	present := m.began
-	if p.event > 0 {
-		present = m.events[p.event-1].Kind != backend.Deleted
-	}
-	if p.change == len(m.changes) && p.event == len(m.events) {
-		return p.skipped == nothing
-	}
-	if p.event < len(m.events) {
-		ev := m.events[p.event]
-		// A key that is there in the stream and was deleted meanwhile needs
-		// its Deleted before anything else.
-		hidden := present && (p.skipped == removal || p.skipped == recreate) && ev.Kind != backend.Deleted
-		if !hidden {
-			if p.change < len(m.changes) && m.matches(m.changes[p.change], ev) && m.from(point{p.change + 1, p.event + 1, nothing}) {
-				return true
-			}
-			for _, c := range m.changes[:p.change] {
-				if c.Uncertain && m.matches(c, ev) && m.from(point{p.change, p.event + 1, nothing}) {
-					return true
-				}
-			}
-		}
-	}
-	if p.change == len(m.changes) {
-		return false
-	}
-	c := m.changes[p.change]
-	if c.Uncertain && m.from(point{p.change + 1, p.event, p.skipped}) {
-		return true
-	}
-	if m.v.Caps.Lossless {
-		return false
-	}
-	next := put
-	switch {
-	case c.Delete && present:
-		next = removal
-	case c.Delete:
-		next = nothing
-	case p.skipped == removal || p.skipped == recreate:
-		next = recreate
-	}
-	return m.from(point{p.change + 1, p.event, next})
-}
-
-func printChanges(changes []Change) string {
-	var b strings.Builder
-	for _, c := range changes {
-		switch {
-		case c.Delete:
-			b.WriteString("delete")
-		default:
-			fmt.Fprintf(&b, "%q@%d", short(c.Value), c.Revision)
-		}
-		if c.Uncertain {
-			b.WriteString("?")
-		}
-		b.WriteString(", ")
-	}
-	return b.String()
-}
-
-func printEvents(events []backend.Event) string {
-	var b strings.Builder
-	for _, ev := range events {
-		fmt.Fprintf(&b, "%v %q@%d, ", ev.Kind, short(ev.Value), ev.Revision)
-	}
-	return b.String()
 }

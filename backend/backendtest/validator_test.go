@@ -16,6 +16,7 @@ type world struct {
 	rev     backend.Revision
 	now     map[string]backend.Entry
 	made    []Change
+	pending []Change        // uncertain ones that have not come yet
 	applied []backend.Event // every revision, as a lossless watch tells it
 }
 
@@ -27,36 +28,45 @@ func newWorld(seed uint64, lossless bool) *world {
 	}
 }
 
-// change makes one change. One in eight is uncertain, and then in doubt.
+// change makes one change. One in eight is uncertain, and then in doubt: it is
+// applied now, or beyond changes to come, or never.
 func (w *world) change() {
-	key := []string{"d/a", "d/b", "d/c/x"}[w.rng.IntN(3)]
-	was, there := w.now[key]
-	uncertain := w.rng.IntN(8) == 0
-	lost := uncertain && w.rng.IntN(2) == 0
-	if there && w.rng.IntN(3) == 0 {
-		w.made = append(w.made, Change{Key: key, Delete: true, Uncertain: uncertain})
-		if !lost {
-			w.rev++
-			delete(w.now, key)
-			w.applied = append(w.applied, backend.Event{Kind: backend.Deleted, Entry: backend.Entry{Key: key, Revision: w.rev}, Prev: &was})
-		}
-		return
+	if n := len(w.pending); n > 0 && w.rng.IntN(4) == 0 {
+		i := w.rng.IntN(n)
+		w.apply(w.pending[i])
+		w.pending = slices.Delete(w.pending, i, i+1)
 	}
-	c := Change{Key: key, Value: fmt.Append(nil, "v", len(w.made)), Uncertain: uncertain}
-	if !lost {
-		w.rev++
-		if !uncertain {
-			c.Revision = w.rev
-		}
-		ent := backend.Entry{Key: key, Value: c.Value, Revision: w.rev}
-		ev := backend.Event{Kind: backend.Created, Entry: ent}
-		if there {
-			ev.Kind, ev.Prev = backend.Updated, &was
-		}
-		w.now[key] = ent
-		w.applied = append(w.applied, ev)
+	c := Change{Key: []string{"d/a", "d/b", "d/c/x"}[w.rng.IntN(3)], Uncertain: w.rng.IntN(8) == 0}
+	if _, there := w.now[c.Key]; there && w.rng.IntN(3) == 0 {
+		c.Delete = true
+	} else {
+		c.Value = fmt.Append(nil, "v", len(w.made))
+	}
+	if c.Uncertain && w.rng.IntN(2) == 0 {
+		w.pending = append(w.pending, c)
+	} else if w.apply(c); !c.Uncertain && !c.Delete {
+		c.Revision = w.rev
 	}
 	w.made = append(w.made, c)
+}
+
+// apply carries a change out.
+func (w *world) apply(c Change) {
+	ev := backend.Event{Kind: backend.Created, Entry: backend.Entry{Key: c.Key, Value: c.Value, Revision: w.rev + 1}}
+	if was, there := w.now[c.Key]; there {
+		ev.Kind, ev.Prev = backend.Updated, &was
+	}
+	switch {
+	case c.Delete && ev.Prev == nil:
+		return // it came too late to find anything
+	case c.Delete:
+		ev.Kind = backend.Deleted
+		delete(w.now, c.Key)
+	default:
+		w.now[c.Key] = ev.Entry
+	}
+	w.rev++
+	w.applied = append(w.applied, ev)
 }
 
 // merged is a stream that skips intermediate states, but tells of recreations.

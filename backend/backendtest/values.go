@@ -5,6 +5,7 @@ import (
 	"errors"
 	"math/rand/v2"
 	"strings"
+	"time"
 
 	"github.com/polykv/kv/backend"
 )
@@ -115,6 +116,31 @@ func valueCases() []testCase {
 				copy(w, "XXXXX")
 				e.holds(e.s, "t", "value")
 
+				r := []byte("value")
+				l, err := e.s.Register(e.ctx, "r", r, backend.RegisterOptions{TTL: time.Minute})
+				e.noErr(err, "Register")
+				defer func() { e.noErr(l.Release(e.ctx), "Release") }()
+				copy(r, "XXXXX")
+				e.holds(e.s, "r", "value")
+				r = []byte("other")
+				_, err = l.Set(e.ctx, r)
+				e.noErr(err, "Set")
+				copy(r, "XXXXX")
+				e.noErr(l.Renew(e.ctx), "Renew") // which may write what it keeps
+				e.holds(e.s, "r", "other")
+
+				shown := []byte("value")
+				c := e.contend(e.s, "l", backend.ContendOptions{Value: shown})
+				copy(shown, "XXXXX")
+				e.admitted(c)
+				e.noErr(c.Renew(e.ctx), "Renew")
+				h := e.holders(e.s, "l")
+				h.want("value", true)
+				shown = []byte("other")
+				e.noErr(c.Set(e.ctx, shown), "Set")
+				copy(shown, "XXXXX")
+				h.want("other", true)
+
 				keys := []string{"p", "t"}
 				many, err := e.s.GetMany(e.ctx, keys, backend.GetOptions{})
 				e.noErr(err, "GetMany")
@@ -152,6 +178,17 @@ func valueCases() []testCase {
 					_, err := e.s.Commit(e.ctx, backend.Txn{Writes: []backend.Write{{Key: "k", Value: over}}})
 					e.wantErr(err, "Commit of MaxValueBytes+1", backend.ErrTooLarge)
 				})
+				e.withoutIO("a registration of a value that is too large", func() {
+					_, err := e.s.Register(e.ctx, "r", over, backend.RegisterOptions{TTL: time.Minute})
+					e.wantErr(err, "Register of MaxValueBytes+1", backend.ErrTooLarge)
+				})
+				l := e.register(e.s, "r", string(works), backend.RegisterOptions{TTL: time.Minute})
+				e.withoutIO("a value that is too large under a lease", func() {
+					_, err := l.Set(e.ctx, over)
+					e.wantErr(err, "Set of MaxValueBytes+1", backend.ErrTooLarge)
+				})
+				e.holds(e.s, "r", string(works))
+				e.noErr(l.Renew(e.ctx), "Renew after what was refused")
 				e.holds(e.s, "k", string(works))
 				e.put(e.s, "k", "the connection survives")
 			},
@@ -204,9 +241,26 @@ func valueCases() []testCase {
 				e.holds(e.s, key, "v")
 				e.lists(e.s, "", backend.ListOptions{}, key)
 				e.del(e.s, key)
+				st := e.watch(e.s, key, backend.WatchOptions{Key: true})
+				e.putWith(e.s, key, "ttl", backend.PutOptions{If: backend.Absent, TTL: time.Hour})
+				st.want(backend.Created, key, "ttl")
+				held := e.contend(e.s, key, backend.ContendOptions{})
+				e.admitted(held)
+				_, err := e.s.Commit(e.ctx, backend.Txn{
+					Checks: []backend.Check{{If: backend.Present, Key: key}, held.Check()},
+					Writes: []backend.Write{{Key: key, Value: []byte("txn"), TTL: time.Hour}},
+				})
+				e.noErr(err, "Commit with a key of MaxKeyBytes")
+				st.want(backend.Updated, key, "txn")
+				e.release(held)
+				l := e.register(e.s, key, "leased", backend.RegisterOptions{TTL: time.Minute})
+				st.want(backend.Updated, key, "leased")
+				e.noErr(l.Renew(e.ctx), "Renew")
+				e.noErr(l.Release(e.ctx), "Release")
+				st.want(backend.Deleted, key, "")
 
 				nasty := strings.Repeat("\x01", limit)
-				_, err := e.s.Put(e.ctx, nasty, []byte("v"), backend.PutOptions{})
+				_, err = e.s.Put(e.ctx, nasty, []byte("v"), backend.PutOptions{})
 				switch {
 				case err == nil:
 					e.holds(e.s, nasty, "v")

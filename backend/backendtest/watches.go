@@ -280,14 +280,19 @@ func watchCases() []testCase {
 			run: func(e *env) {
 				other := e.open()
 				st := e.watch(e.s, "d", backend.WatchOptions{})
+				var said backend.Revision
 				for i := range 30 {
 					k := fmt.Sprintf("d/%d", i)
 					rev := e.put(other, k, "v").Revision
+					if said >= rev {
+						e.Errorf("Progress has revision %d, and a write that came after it has %d", said, rev)
+					}
 					st.sync()
 					st.want(backend.Created, k, "v")
 					for {
 						ev := st.read()
 						if ev.Kind == backend.Progress && (!e.caps.Lossless || ev.Revision >= rev) {
+							said = ev.Revision
 							break // an earlier answer may have come late, with an older revision
 						}
 					}

@@ -26,7 +26,7 @@ func (s *Store) Get(ctx context.Context, key string, o backend.GetOptions) (back
 	}
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	if err := s.usable(ctx); err != nil {
+	if err := s.session.Usable(ctx); err != nil {
 		return backend.Entry{}, err
 	}
 	e, ok := s.get(key)
@@ -43,7 +43,7 @@ func (s *Store) GetMany(ctx context.Context, keys []string, o backend.GetOptions
 	}
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	if err := s.usable(ctx); err != nil {
+	if err := s.session.Usable(ctx); err != nil {
 		return nil, err
 	}
 	entries := make([]backend.Entry, len(keys))
@@ -76,7 +76,7 @@ func (it item) entry(keyOnly bool) backend.Entry {
 func (s *Store) snapshot(ctx context.Context) (*btree.BTreeG[item], backend.Revision, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if err := s.usable(ctx); err != nil {
+	if err := s.session.Usable(ctx); err != nil {
 		return nil, 0, err
 	}
 	if err := s.run(func(*embedded.Step) error { return nil }); err != nil {
@@ -141,7 +141,7 @@ func walk(items *btree.BTreeG[item], r embedded.Range, f func(name string, it it
 func (s *Store) Watch(ctx context.Context, prefix string, o backend.WatchOptions) (backend.Watch, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if err := s.usable(ctx); err != nil {
+	if err := s.session.Usable(ctx); err != nil {
 		return nil, err
 	}
 	if err := s.run(func(*embedded.Step) error { return nil }); err != nil {

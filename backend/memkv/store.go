@@ -143,16 +143,7 @@ func (s *Store) Capabilities() backend.Capabilities {
 
 // Ping implements backend.Store.
 func (s *Store) Ping(ctx context.Context) error {
-	return s.usable(ctx)
-}
-
-// usable is the error of a call that must not begin. Where it stands under mu,
-// Close waits for the call.
-func (s *Store) usable(ctx context.Context) error {
-	if s.session.Closed() {
-		return backend.ErrClosed
-	}
-	return backend.ContextError(ctx)
+	return s.session.Usable(ctx)
 }
 
 // Contend implements backend.Store.

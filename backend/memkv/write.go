@@ -14,7 +14,7 @@ import (
 func (s *Store) step(ctx context.Context, f func(*embedded.Step) error) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if err := s.usable(ctx); err != nil {
+	if err := s.session.Usable(ctx); err != nil { // under mu, so that Close waits for the call
 		return err
 	}
 	return s.run(f)
@@ -127,13 +127,7 @@ func (s *Store) Delete(ctx context.Context, key string, o backend.DeleteOptions)
 	if err := s.limits.CheckKey(key); err != nil {
 		return err
 	}
-	if o.If == backend.Always {
-		o.If = backend.Present
-	}
-	_, err := s.apply(ctx, embedded.Op{
-		Checks: []backend.Check{{If: o.If, Key: key, Revision: o.Revision}},
-		Writes: []backend.Write{{Key: key, Delete: true}},
-	})
+	_, err := s.apply(ctx, embedded.DeleteOp(key, o))
 	return err
 }
 
@@ -178,11 +172,7 @@ func (s *Store) Register(ctx context.Context, key string, value []byte, o backen
 		return nil, err
 	}
 	ttl := max(o.TTL, minLease)
-	op := embedded.Op{Writes: []backend.Write{{Key: key, Value: bytes.Clone(value), TTL: ttl}}, Lease: true}
-	if o.Absent {
-		op.Checks = []backend.Check{{If: backend.Absent, Key: key}}
-	}
-	e, err := s.apply(ctx, op)
+	e, err := s.apply(ctx, embedded.RegisterOp(key, value, ttl, o))
 	if err != nil {
 		return nil, err
 	}
