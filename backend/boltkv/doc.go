@@ -17,7 +17,7 @@
 // run, may read and write the root bucket. What it writes is read at once, and
 // gets its revision and its event when it is read, listed or written over, or by
 // Adopt. It is noticed by a checksum, so writing the bytes that are there
-// already is not. Names that are no keys (see [Store.Skipped]) and nested
+// already is not. Names that are no keys (see [Store.ForeignNames]) and nested
 // buckets are passed over. The buckets of the bookkeeping are for the library
 // only.
 //
@@ -30,7 +30,7 @@
 //     one snapshot, in pages of short transactions: it holds nothing that a
 //     writer or Close could wait for. If more than 24 MiB of what it has still
 //     to list are changed meanwhile, it ends with ErrHistoryLost. Its entries are
-//     the caller's, and share allocations of up to 8 KiB: to keep one of many for
+//     the caller's, and share allocations of up to 16 KiB: to keep one of many for
 //     long, clone its key and value.
 //   - Watches deliver every change in order. They resume in the same process as
 //     far back as [Options].WatchBuffer reaches; with [Options].History also in

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"runtime"
 	"strings"
@@ -66,6 +67,10 @@ func (d Driver) Open(ctx context.Context, u backend.URL) (backend.Store, error) 
 	}
 	db, err := open(ctx, path, file)
 	if err != nil {
+		// Errors of the file system name the file, those of bbolt do not.
+		if named := (*fs.PathError)(nil); !errors.As(err, &named) {
+			err = fmt.Errorf("%s: %w", path, err)
+		}
 		return nil, err
 	}
 	s := newStore(db, true, o)

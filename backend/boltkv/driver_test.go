@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -124,6 +125,8 @@ func TestCorruptFile(t *testing.T) {
 		s, err := openURL(t.Context(), "bolt://"+path+"?timeout=2s", boltkv.Driver{})
 		if wantErr(t, name, err, backend.ErrCorrupt); err == nil {
 			s.Close()
+		} else if !strings.Contains(err.Error(), path) {
+			t.Errorf("%s: the error does not name the file: %v", name, err)
 		}
 		if err := os.WriteFile(path, whole, 0o600); err != nil {
 			t.Fatal(err)

@@ -10,6 +10,32 @@ import (
 	"github.com/polykv/kv/backend/boltkv"
 )
 
+// putting has several goroutines put d/k until stop is called.
+func putting(t *testing.T, s backend.Store) (stop func()) {
+	t.Helper()
+	over := make(chan struct{})
+	var wg sync.WaitGroup
+	for i := range 4 {
+		wg.Go(func() {
+			for n := 0; ; n++ {
+				select {
+				case <-over:
+					return
+				default:
+				}
+				if _, err := s.Put(t.Context(), "d/k", fmt.Append(nil, i, n), backend.PutOptions{}); err != nil {
+					t.Error(err)
+					return
+				}
+			}
+		})
+	}
+	return func() {
+		close(over)
+		wg.Wait()
+	}
+}
+
 // R12: a list is not older than what a Get has told before, also while the write that it told of is on its way to the
 // watchers.
 func TestListAfterGet(t *testing.T) {
@@ -19,25 +45,7 @@ func TestListAfterGet(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer s.Close()
-	stop := make(chan struct{})
-	var wg sync.WaitGroup
-	defer wg.Wait()
-	defer close(stop)
-	for i := range 4 {
-		wg.Go(func() {
-			for n := 0; ; n++ {
-				select {
-				case <-stop:
-					return
-				default:
-				}
-				if _, err := s.Put(ctx, "d/k", fmt.Append(nil, i, n), backend.PutOptions{}); err != nil {
-					t.Error(err)
-					return
-				}
-			}
-		})
-	}
+	defer putting(t, s)()
 	for range 3000 {
 		got, err := s.Get(ctx, "d/k", backend.GetOptions{})
 		if err != nil && got.Revision == 0 {
@@ -105,5 +113,41 @@ func TestResumeTwice(t *testing.T) {
 				t.Fatal(err)
 			}
 		})
+	}
+}
+
+// R12: what Sync answers for is not older than what a Get has told before.
+func TestSyncAfterGet(t *testing.T) {
+	ctx := t.Context()
+	s, err := openURL(ctx, "bolt://"+filepath.Join(t.TempDir(), "kv.db"), boltkv.Driver{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	w, err := s.Watch(ctx, "d", backend.WatchOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close()
+	defer putting(t, s)()
+	for got := (backend.Entry{}); got.Revision < 500; {
+		if got, err = s.Get(ctx, "d/k", backend.GetOptions{}); err != nil {
+			continue // not there yet
+		}
+		if err := w.Sync(ctx); err != nil {
+			t.Fatal(err)
+		}
+		for {
+			ev, err := w.Next(ctx)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if ev.Kind == backend.Progress {
+				if ev.Revision < got.Revision {
+					t.Fatalf("the watch is complete up to %d after a Get of %d", ev.Revision, got.Revision)
+				}
+				break
+			}
+		}
 	}
 }

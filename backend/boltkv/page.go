@@ -1,6 +1,7 @@
 package boltkv
 
 import (
+	"strings"
 	"time"
 	"unsafe"
 
@@ -12,14 +13,15 @@ import (
 // Keys and values are copied one after the other into chunks, because to
 // allocate each would cost more than all else that is done for an entry. A
 // chunk has at most chunkBytes, which bounds what an entry that is kept can hold
-// on to; a large entry has its own. Chunks begin small, for short lists. The
-// lines have no pointers, so that the collector passes them over, and their
-// memory is used again for the next page.
+// on to; a large entry has its own. Chunks begin small, for short lists, and are
+// made by a strings.Builder, which does not clear what is to be written over:
+// that is a tenth of a list's time. The lines have no pointers, so that the
+// collector passes them over, and their memory is used again for the next page.
 type page struct {
 	lines   []line
-	chunks  [][]byte
-	open    int      // the chunk that is being filled, if there is any
-	used    int      // of it
+	chunks  []string
+	filling strings.Builder // chunks[open], if it has a capacity
+	open    int
 	bytes   int      // of keys and values
 	foreign []string // keys that have to be adopted before the page is right; never used again, as adopt may outlast its caller
 	next    string   // where the next page begins
@@ -35,7 +37,7 @@ type line struct {
 }
 
 const (
-	chunkBytes = 8 << 10
+	chunkBytes = 16 << 10
 	firstChunk = 512
 	largeEntry = chunkBytes / 8
 )
@@ -50,67 +52,80 @@ func (l *line) describe(r *record) {
 
 // reset empties the page, and goes on with the chunk that has room.
 func (p *page) reset() {
-	chunks, lines := p.chunks, p.lines[:0]
-	if len(chunks) > 0 {
-		chunk := chunks[p.open]
-		clear(chunks)
-		chunks = append(chunks[:0], chunk)
+	clear(p.chunks)
+	p.lines, p.chunks, p.open = p.lines[:0], p.chunks[:0], 0
+	if p.filling.Cap() > 0 {
+		p.chunks = append(p.chunks, "")
 	}
-	*p = page{lines: lines, chunks: chunks, used: p.used}
+	p.bytes, p.foreign, p.next, p.done = 0, nil, "", false
 }
 
 // add adds an entry: its key, and its value unless that is left out. The
 // caller sets the rest of the line.
 func (p *page) add(key string, value []byte, withValue bool) *line {
-	size := len(key)
-	if withValue {
-		size += len(value)
+	if !withValue {
+		value = nil
 	}
+	size := len(key) + len(value)
 	n := len(p.lines)
 	p.lines = append(p.lines, line{})
 	l := &p.lines[n]
-	l.chunk, l.key = p.room(size)
-	chunk := p.chunks[l.chunk]
-	l.value = l.key + int32(copy(chunk[l.key:], key))
+	if size > largeEntry && len(p.chunks) > 0 {
+		l.chunk = int32(len(p.chunks))
+		p.chunks = append(p.chunks, key+text(value))
+	} else {
+		p.room(size)
+		l.chunk, l.key = int32(p.open), int32(p.filling.Len())
+		p.filling.WriteString(key)
+		p.filling.Write(value)
+	}
+	l.value = l.key + int32(len(key))
 	l.end = l.value - 1
 	if withValue {
-		l.end = l.value + int32(copy(chunk[l.value:], value))
+		l.end = l.value + int32(len(value))
 	}
 	p.bytes += size
 	return l
 }
 
-// room returns a chunk, and where in it size bytes are free.
-func (p *page) room(size int) (chunk, at int32) {
-	n := len(p.chunks)
-	switch {
-	case size > largeEntry && n > 0:
-		p.chunks = append(p.chunks, make([]byte, size))
-		return int32(n), 0
-	case n == 0:
-		p.chunks = append(p.chunks, make([]byte, max(firstChunk, size)))
-	case size > len(p.chunks[p.open])-p.used: // what is left is lost
-		next := min(max(2*len(p.chunks[p.open]), 2*size), chunkBytes)
-		p.chunks = append(p.chunks, make([]byte, next))
-		p.open, p.used = n, 0
+// room makes room for size bytes in the chunk that is being filled.
+func (p *page) room(size int) {
+	had := p.filling.Cap()
+	if size <= had-p.filling.Len() {
+		return
 	}
-	chunk, at = int32(p.open), int32(p.used)
-	p.used += size
-	return chunk, at
+	next := max(firstChunk, size)
+	if had > 0 { // what is left of it is lost
+		p.seal()
+		p.filling.Reset()
+		next = min(max(2*had, 2*size), chunkBytes)
+	}
+	p.open = len(p.chunks)
+	p.chunks = append(p.chunks, "")
+	p.filling.Grow(next)
 }
 
-// entry is the nth entry. Its value has no capacity beyond its end, and nobody
-// else has a slice of its bytes or of those of the key.
+// seal makes what was added ready for entry.
+func (p *page) seal() {
+	if p.filling.Cap() > 0 {
+		p.chunks[p.open] = p.filling.String()
+	}
+}
+
+// entry is the nth entry of a page that was sealed. Its value has no capacity
+// beyond its end, and nobody else has a slice of its bytes or of those of the
+// key.
 func (p *page) entry(n int) backend.Entry {
 	l := &p.lines[n]
 	chunk := p.chunks[l.chunk]
 	e := backend.Entry{
-		Key:      unsafe.String(&chunk[l.key], int(l.value-l.key)),
+		Key:      chunk[l.key:l.value],
 		Revision: l.revision,
 		Created:  l.created,
 	}
 	if l.end >= l.value {
-		e.Value = chunk[l.value:l.end:l.end]
+		// No key is empty, so neither is a chunk.
+		e.Value = unsafe.Slice(unsafe.StringData(chunk), len(chunk))[l.value:l.end:l.end]
 	}
 	if l.expires != 0 {
 		e.Expires = time.UnixMilli(l.expires)

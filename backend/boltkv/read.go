@@ -13,7 +13,7 @@ import (
 
 // ready waits for what o asks for.
 func (s *Store) ready(ctx context.Context, o backend.GetOptions) error {
-	if err := s.usable(ctx); err != nil {
+	if err := s.session.Usable(ctx); err != nil {
 		return err
 	}
 	if o.AtLeast == 0 {
@@ -188,7 +188,7 @@ func (s *Store) getMany(ctx context.Context, keys []string, entries []backend.En
 
 // Adopt implements backend.Store.
 func (s *Store) Adopt(ctx context.Context, prefix string) (int64, error) {
-	if err := s.usable(ctx); err != nil {
+	if err := s.session.Usable(ctx); err != nil {
 		return 0, err
 	}
 	return s.adoptBelow(ctx, prefix)
@@ -265,6 +265,6 @@ func (e *engine) skip(name string) {
 	}
 }
 
-// Skipped returns how often names in the root bucket were passed over because
-// they are no keys: with empty segments, NUL, or not UTF-8.
-func (s *Store) Skipped() int64 { return s.skipped.Load() }
+// ForeignNames is how many times names in the root bucket were met and passed
+// over because they are no keys: with empty segments, NUL, or not UTF-8.
+func (s *Store) ForeignNames() int64 { return s.skipped.Load() }

@@ -69,6 +69,7 @@ func (l *lister) scan(ctx context.Context, from string) (err error) {
 		l.page.next = from
 		return err
 	}
+	l.page.seal()
 	l.size = min(4*l.size, pageEntries)
 	if s.writable && len(l.page.foreign) == 0 {
 		l.e.trust.page(&l.check, v.id)

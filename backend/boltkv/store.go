@@ -121,17 +121,9 @@ func (s *Store) Capabilities() backend.Capabilities {
 	}
 }
 
-// usable is the error of a call that must not begin.
-func (s *Store) usable(ctx context.Context) error {
-	if s.session.Closed() {
-		return backend.ErrClosed
-	}
-	return backend.ContextError(ctx)
-}
-
 // Ping implements backend.Store: it reads from the file.
 func (s *Store) Ping(ctx context.Context) error {
-	if err := s.usable(ctx); err != nil {
+	if err := s.session.Usable(ctx); err != nil {
 		return err
 	}
 	v, err := s.view(ctx)
@@ -157,7 +149,7 @@ func (s *Store) checked(ctx context.Context, key string) (*state, error) {
 	if err := s.limits.CheckKey(key); err != nil {
 		return nil, err
 	}
-	if err := s.usable(ctx); err != nil {
+	if err := s.session.Usable(ctx); err != nil {
 		return nil, err
 	}
 	if err := s.engine.usable(); err != nil {

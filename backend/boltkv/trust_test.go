@@ -149,3 +149,43 @@ func TestListNoticesOthersMeanwhile(t *testing.T) {
 		}
 	}
 }
+
+// Another program writes over a key that this library has written since a list
+// began, before the list comes to it: the list, which shows what was there when
+// it began, has not compared what is there.
+func TestListNoticesOthersBeforeItsFirstPage(t *testing.T) {
+	s, db := open(t, boltkv.Options{})
+	db.NoSync = true
+	f := foreign{func() *bbolt.DB { return db }, "kv"}
+	put(t, s, "d/k", "old", backend.PutOptions{})
+	w, err := s.Watch(t.Context(), "d", backend.WatchOptions{Snapshot: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close()
+	ours := put(t, s, "d/k", "ours", backend.PutOptions{})
+	if err := f.Put(t.Context(), "d/k", []byte("theirs")); err != nil {
+		t.Fatal(err)
+	}
+	for {
+		ev, err := w.Next(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if ev.Kind == backend.Synced {
+			break
+		}
+		if string(ev.Value) != "old" {
+			t.Errorf("%s is %q in the snapshot", ev.Entry.Key, ev.Value)
+		}
+	}
+	put(t, s, "d/other", "", backend.PutOptions{})
+	for e, err := range s.List(t.Context(), "d", backend.ListOptions{}) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if e.Key == "d/k" && (string(e.Value) != "theirs" || e.Revision <= ours.Revision) {
+			t.Errorf("%s is %q at %d, and was %q at %d", e.Key, e.Value, e.Revision, "ours", ours.Revision)
+		}
+	}
+}

@@ -36,7 +36,23 @@ func (s *Store) Watch(ctx context.Context, prefix string, o backend.WatchOptions
 	if err != nil {
 		return nil, err
 	}
-	return w, nil
+	return &watcher{w, s.engine, st}, nil
+}
+
+// watcher is an embedded.Watcher that does not answer before what readers see
+// was published.
+type watcher struct {
+	*embedded.Watcher
+	e  *engine
+	st *state
+}
+
+// Sync implements backend.Watch.
+func (w *watcher) Sync(ctx context.Context) error {
+	if _, err := w.e.awaitVisible(ctx, w.st); err != nil {
+		return err
+	}
+	return w.Watcher.Sync(ctx)
 }
 
 // epoch is what this engine's tokens carry: its generation, which has to be in

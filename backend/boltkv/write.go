@@ -64,13 +64,7 @@ func (s *Store) Delete(ctx context.Context, key string, o backend.DeleteOptions)
 	if err := s.limits.CheckKey(key); err != nil {
 		return err
 	}
-	if o.If == backend.Always {
-		o.If = backend.Present
-	}
-	_, err := s.applyOne(ctx, embedded.Op{
-		Checks: []backend.Check{{If: o.If, Key: key, Revision: o.Revision}},
-		Writes: []backend.Write{{Key: key, Delete: true}},
-	})
+	_, err := s.applyOne(ctx, embedded.DeleteOp(key, o))
 	return err
 }
 
@@ -112,11 +106,7 @@ func (s *Store) Register(
 		return nil, err
 	}
 	ttl := max(o.TTL, minLease)
-	op := embedded.Op{Writes: []backend.Write{{Key: key, Value: bytes.Clone(value), TTL: ttl}}, Lease: true}
-	if o.Absent {
-		op.Checks = []backend.Check{{If: backend.Absent, Key: key}}
-	}
-	e, err := s.applyOne(ctx, op)
+	e, err := s.applyOne(ctx, embedded.RegisterOp(key, value, ttl, o))
 	if err != nil {
 		return nil, err
 	}

@@ -237,22 +237,21 @@ func TestPinnedPlaceStays(t *testing.T) {
 }
 
 // R31: tokens grow in the order of admission, also where that is not the
-// order of arrival.
+// order of arrival, as among semaphores that do not agree on their size.
 func TestTokensGrowByAdmission(t *testing.T) {
 	l := NewLocks(time.Second, 41, nil)
-	long := backend.ContendOptions{Lease: time.Hour}
-	head := contend(t, l, long)
-	waits := contend(t, l, long)
-	slots := contend(t, l, backend.ContendOptions{Lease: time.Hour, Slots: 3})
-	if head.Token() != 42 || !admitted(slots) || slots.Token() != 43 || admitted(waits) {
-		t.Errorf("tokens %d, %d, %d", head.Token(), waits.Token(), slots.Token())
+	two, four := backend.ContendOptions{Lease: time.Hour, Slots: 2}, backend.ContendOptions{Lease: time.Hour, Slots: 4}
+	head, second := contend(t, l, two), contend(t, l, two)
+	waits, passes := contend(t, l, two), contend(t, l, four)
+	if head.Token() != 42 || second.Token() != 43 || !admitted(passes) || passes.Token() != 44 || admitted(waits) {
+		t.Errorf("tokens %d, %d, %d, %d", head.Token(), second.Token(), waits.Token(), passes.Token())
 	}
-	for _, c := range []backend.Contender{head, slots} {
+	for _, c := range []backend.Contender{head, second, passes} {
 		if err := c.Release(t.Context()); err != nil {
 			t.Error(err)
 		}
 	}
-	if !admitted(waits) || waits.Token() != 44 {
+	if !admitted(waits) || waits.Token() != 45 {
 		t.Errorf("token %d", waits.Token())
 	}
 	if err := waits.Release(t.Context()); err != nil {

@@ -78,7 +78,8 @@ func (l *Locks) Contend(
 		l.mu.Unlock()
 	}
 	defer l.mu.Unlock()
-	q := l.queue(name)
+	l.expire(l.queue(name), now)
+	q := l.queue(name) // again: a queue that expire has emptied is forgotten
 	c := &contender{
 		locks: l, queue: q, session: session, id: l.epoch + "." + strconv.FormatUint(l.ids, 36),
 		place: backend.Place{Shared: o.Shared, Slots: o.Slots}, value: clone(o.Value),
@@ -87,7 +88,6 @@ func (l *Locks) Contend(
 	}
 	c.deadline = now.Add(c.lease)
 	l.ids++
-	l.expire(q, now)
 	q.list = append(q.list, c)
 	if o.Try {
 		if ok, _ := backend.Admitted(q.places(), len(q.list)-1); !ok {

@@ -1,6 +1,11 @@
 package embedded
 
-import "sync"
+import (
+	"context"
+	"sync"
+
+	"github.com/polykv/kv/backend"
+)
 
 // Session is one client of an embedded store: what it opened, it closes. Its
 // watchers and contenders carry the channel Done to tell whose they are.
@@ -27,6 +32,14 @@ func (s *Session) Closed() bool {
 	default:
 		return false
 	}
+}
+
+// Usable is the error of a call that must not begin: ErrClosed, or that of ctx.
+func (s *Session) Usable(ctx context.Context) error {
+	if s.Closed() {
+		return backend.ErrClosed
+	}
+	return backend.ContextError(ctx)
 }
 
 func (s *Session) add(l *Lease) {

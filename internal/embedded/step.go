@@ -1,6 +1,7 @@
 package embedded
 
 import (
+	"bytes"
 	"time"
 
 	"github.com/polykv/kv/backend"
@@ -48,6 +49,26 @@ type Op struct {
 	Lease bool
 }
 
+// DeleteOp is what backend.Store's Delete does.
+func DeleteOp(key string, o backend.DeleteOptions) Op {
+	if o.If == backend.Always {
+		o.If = backend.Present
+	}
+	return Op{
+		Checks: []backend.Check{{If: o.If, Key: key, Revision: o.Revision}},
+		Writes: []backend.Write{{Key: key, Delete: true}},
+	}
+}
+
+// RegisterOp is what backend.Store's Register does, with a lease of ttl.
+func RegisterOp(key string, value []byte, ttl time.Duration, o backend.RegisterOptions) Op {
+	op := Op{Writes: []backend.Write{{Key: key, Value: bytes.Clone(value), TTL: ttl}}, Lease: true}
+	if o.Absent {
+		op.Checks = []backend.Check{{If: backend.Absent, Key: key}}
+	}
+	return op
+}
+
 // get returns the live record at key. One that has expired is reaped first, in
 // a commit of its own, so that what follows starts from an absent key and
 // watchers see the delete before the recreation.
@@ -82,13 +103,18 @@ func deleted(key string, rev backend.Revision, prev Record) Change {
 // Apply applies op, all of it or nothing. A check that does not hold is a
 // *backend.CheckError.
 func (s *Step) Apply(op Op) (backend.TxnResult, error) {
-	for i, c := range op.Checks {
-		why, err := s.check(c)
-		if err != nil {
-			return backend.TxnResult{}, err
-		}
-		if why != nil {
-			return backend.TxnResult{}, &backend.CheckError{Index: i, Key: c.Key, Err: why}
+	for _, locks := range [...]bool{true, false} { // a lost lock is told before anything else
+		for i, c := range op.Checks {
+			if locks != (c.If == backend.LockHeld) {
+				continue
+			}
+			why, err := s.check(c)
+			if err != nil {
+				return backend.TxnResult{}, err
+			}
+			if why != nil {
+				return backend.TxnResult{}, &backend.CheckError{Index: i, Key: c.Key, Err: why}
+			}
 		}
 	}
 	prevs := make([]Record, len(op.Writes))
@@ -156,8 +182,8 @@ func (s *Step) write(op Op, w backend.Write, rev backend.Revision, prev Record) 
 		r.Lease = rev
 	case op.Owner != 0:
 		r.Lease, r.Deadline = prev.Lease, prev.Deadline
-	case w.KeepTTL:
-		r.Deadline = prev.Deadline // of a lease, too: but its owner has lost the key
+	case w.KeepTTL && prev.Lease == 0: // a lease's is none: its owner has lost the key
+		r.Deadline = prev.Deadline
 	}
 	return Change{Kind: kind, Key: w.Key, Record: r, Prev: prev}, s.Table.Set(w.Key, r, prev)
 }
@@ -165,7 +191,7 @@ func (s *Step) write(op Op, w backend.Write, rev backend.Revision, prev Record) 
 // check returns why c does not hold, or nil.
 func (s *Step) check(c backend.Check) (why, err error) {
 	if c.If == backend.LockHeld {
-		p := s.Locks.pin(c, s.Now)
+		p := s.Locks.pin(c, time.Now()) // not Now, which may be of another clock
 		if p == nil {
 			return c.If.Failed(), nil
 		}
