@@ -51,10 +51,12 @@ func (s *Store) Commit(ctx context.Context, t backend.Txn) (backend.TxnResult, e
 type plan struct {
 	s      *Store
 	t      backend.Txn
-	checks []string       // native names
+	checks []string       // native names; of a lock's check none
 	writes []string       // native names
 	guard  map[string]int // which check a key has
 	known  []fact         // for each check: the entry that it holds for
+	locks  []txnOp        // the checks of locks, which are the first operations
+	order  []int          // of each of the first operations, its check
 }
 
 func (s *Store) plan(t backend.Txn) (*plan, error) {
@@ -80,13 +82,22 @@ func (s *Store) plan(t backend.Txn) (*plan, error) {
 				return nil, fmt.Errorf("%w: revision 0", backend.ErrInvalid)
 			}
 		case backend.LockHeld:
-			p.checks[i] = c.Key
+			op, err := s.heldOp(c)
+			if err != nil {
+				return nil, err
+			}
+			p.locks, p.order = append(p.locks, op), append(p.order, i)
 			continue
 		default:
 			return nil, fmt.Errorf("%w: condition %v of a check", backend.ErrInvalid, c.If)
 		}
 		p.checks[i] = name
 		p.guard[name] = i
+	}
+	for i, c := range t.Checks {
+		if c.If != backend.LockHeld {
+			p.order = append(p.order, i)
+		}
 	}
 	bytes := 0
 	for i, w := range t.Writes {
@@ -146,10 +157,26 @@ func (p *plan) learn(ctx context.Context) error {
 		f := p.known[i]
 		gone := f.rev == 0 || p.s.expired(f.flags, now)
 		if gone || c.If == backend.AtRevision && f.rev != uint64(c.Revision) {
+			if err := p.held(ctx); err != nil {
+				return err
+			}
 			return p.failed(i)
 		}
 	}
 	return nil
+}
+
+// held fails with the check of a lock that is lost, which is told before any
+// other one that fails.
+func (p *plan) held(ctx context.Context) error {
+	if len(p.locks) == 0 {
+		return nil
+	}
+	o, err := p.s.run(ctx, p.locks, false, false)
+	if err != nil || o.ok() {
+		return err
+	}
+	return p.failed(p.order[o.firstFailed()])
 }
 
 func (p *plan) failed(check int) error {
@@ -157,23 +184,17 @@ func (p *plan) failed(check int) error {
 	return &backend.CheckError{Index: check, Key: c.Key, Err: c.If.Failed()}
 }
 
-// prepare returns the operations; the first ones are the checks, in order.
+// prepare returns the operations; the first ones are the checks, as in order.
 func (p *plan) prepare(ctx context.Context) ([]txnOp, error) {
 	if err := p.learn(ctx); err != nil {
 		return nil, err
 	}
 	ops := make([]txnOp, 0, len(p.t.Checks)+2*len(p.t.Writes))
-	for i, c := range p.t.Checks {
-		switch c.If {
-		case backend.Absent:
+	ops = append(ops, p.locks...)
+	for _, i := range p.order[len(p.locks):] {
+		if p.t.Checks[i].If == backend.Absent {
 			ops = append(ops, checkAbsent(p.checks[i]))
-		case backend.LockHeld:
-			op, err := p.s.heldOp(c)
-			if err != nil {
-				return nil, err
-			}
-			ops = append(ops, op)
-		default:
+		} else {
 			ops = append(ops, checkIndex(p.checks[i], p.known[i].rev))
 		}
 	}
@@ -223,15 +244,20 @@ func (p *plan) explain(ctx context.Context, op int) error {
 		// revision with it, so its check failed too.
 		return fmt.Errorf("%w: operation %d failed without a check", backend.ErrUnavailable, op)
 	}
-	switch p.t.Checks[op].If {
+	check := p.order[op]
+	switch p.t.Checks[check].If {
 	case backend.Absent:
-		if err := p.s.clear(ctx, p.checks[op]); !errors.Is(err, backend.ErrExists) {
-			return err // or nil: it was an expired entry
+		err := p.s.clear(ctx, p.checks[check])
+		if err == nil { // it was an expired entry, or is none of ours to ask for
+			err = p.s.permitted(ctx, p.checks[check])
+		}
+		if !errors.Is(err, backend.ErrExists) {
+			return err
 		}
 	case backend.Present:
 		return nil // changed since it was read
 	}
-	return p.failed(op)
+	return p.failed(check)
 }
 
 func (p *plan) result(ctx context.Context, o outcome) (backend.TxnResult, error) {

@@ -118,7 +118,7 @@ func (s *Store) contend(ctx context.Context, name string, ttl time.Duration, o b
 		if c.line != nil {
 			c.line.leave(c)
 		}
-		s.dropSession(id, ttl)
+		s.discard(id, ttl, err)
 		return nil, err
 	}
 	return c, nil
@@ -134,6 +134,9 @@ func (c *contender) enter(ctx context.Context, prefix string, o backend.ContendO
 		return err
 	}
 	if !out.ok() {
+		if err := c.s.permitted(ctx, c.entry); err != nil {
+			return err
+		}
 		return fmt.Errorf("%w: the session ended at once", backend.ErrUnavailable)
 	}
 	c.token = out.pairs[0].CreateIndex

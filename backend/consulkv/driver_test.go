@@ -1,6 +1,7 @@
 package consulkv_test
 
 import (
+	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
@@ -50,6 +51,7 @@ func TestURL(t *testing.T) {
 	var got *http.Request
 	agent := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		got = r
+		w.Header().Set("X-Consul-Index", "1")
 		w.WriteHeader(http.StatusNotFound)
 	}))
 	defer agent.Close()
@@ -90,6 +92,29 @@ func TestURL(t *testing.T) {
 	if !errors.Is(err, backend.ErrUnavailable) || strings.Contains(err.Error(), "secret") || strings.Contains(err.Error(), "t0k") {
 		t.Errorf("Ping: %v", err)
 	}
+}
+
+// A proxy's 404, or that of another server, must not read as an empty store.
+func TestNotConsul(t *testing.T) {
+	other := httptest.NewServer(http.NotFoundHandler())
+	defer other.Close()
+	s, err := openURL(t, consulkv.Driver{}, "consul://"+strings.TrimPrefix(other.URL, "http://")+"/root")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Ping(t.Context()); !errors.Is(err, backend.ErrUnavailable) {
+		t.Errorf("Ping: %v", err)
+	}
+	if _, err := s.Get(t.Context(), "k", backend.GetOptions{}); !errors.Is(err, backend.ErrUnavailable) {
+		t.Errorf("Get: %v", err)
+	}
+	for _, err := range s.List(t.Context(), "", backend.ListOptions{}) {
+		if !errors.Is(err, backend.ErrUnavailable) {
+			t.Errorf("List: %v", err)
+		}
+		return
+	}
+	t.Error("List: nothing, and no error")
 }
 
 func TestUnreachable(t *testing.T) {
@@ -225,6 +250,30 @@ func TestRights(t *testing.T) {
 		w, err := s.Watch(ctx, "", backend.WatchOptions{})
 		want("Watch", err, nil)
 		w.Close()
+	}
+	{
+		l, err := all.Register(ctx, "r", nil, backend.RegisterOptions{})
+		want("Register", err, nil)
+		s := store("sessions", nothing+`key_prefix "mine" { policy = "read" } key_prefix "mine/w" { policy = "write" } session_prefix "" { policy = "write" }`)
+		ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+		defer cancel()
+		for _, key := range []string{"r", "new"} {
+			_, err = s.Register(ctx, key, nil, backend.RegisterOptions{})
+			want("Register without a right to the key", err, backend.ErrPermission)
+		}
+		_, err = s.Register(ctx, "new", nil, backend.RegisterOptions{Absent: true})
+		want("Register if absent without a right to the key", err, backend.ErrPermission)
+		_, err = s.Contend(ctx, "l", backend.ContendOptions{})
+		want("Contend without a right to the queue", err, backend.ErrPermission)
+		_, err = s.Put(ctx, "r", nil, backend.PutOptions{If: backend.Present})
+		want("Put over a registered key", err, backend.ErrPermission)
+		_, err = s.Put(ctx, "r", nil, backend.PutOptions{If: backend.AtRevision, Revision: l.Entry().Revision})
+		want("compare and set of a registered key", err, backend.ErrPermission)
+		_, err = s.Commit(ctx, backend.Txn{
+			Checks: []backend.Check{{If: backend.Absent, Key: "new"}}, Writes: []backend.Write{{Key: "w/k"}},
+		})
+		want("a check for absence, which takes the right to write", err, backend.ErrPermission)
+		want("Release", l.Release(ctx), nil)
 	}
 	none := store("none", nothing)
 	want("Ping", none.Ping(ctx), backend.ErrPermission)

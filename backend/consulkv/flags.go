@@ -18,7 +18,7 @@ import (
 //	bits 47–44  what the rest is
 //	bits 43–0   expiry: milliseconds since 1970, until the year 2527
 //	            contender: bit 43 shared, bits 31–0 slots
-//	            lease: a number that tells this write from others
+//	            lease: a number, so that each write changes something
 const (
 	flagsMagic = uint64('k')<<56 | uint64('v')<<48
 	kindMask   = uint64(0xF) << 44

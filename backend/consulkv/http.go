@@ -128,6 +128,7 @@ func (s *Store) send(ctx context.Context, r request) (*response, error) {
 		release()
 		return nil, err
 	}
+	s.answers.Add(1)
 	out := &response{status: resp.StatusCode, close: func() {
 		resp.Body.Close()
 		release()
@@ -152,13 +153,35 @@ func (s *Store) admit(ctx context.Context, stream bool) (done func(), err error)
 	select {
 	case s.inFlight <- struct{}{}:
 	default:
-		select {
-		case s.inFlight <- struct{}{}:
-		case <-ctx.Done():
-			return nil, backend.ContextError(ctx)
+		if err := s.queueUp(ctx); err != nil {
+			return nil, err
 		}
 	}
 	return sync.OnceFunc(func() { <-s.inFlight }), nil
+}
+
+// queueUp is admit where all places are taken. A burst may take its time, but
+// behind an agent that has answered nobody for the dial timeout nobody waits on
+// who has set no deadline.
+func (s *Store) queueUp(ctx context.Context) error {
+	_, deadline := ctx.Deadline()
+	before := s.answers.Load()
+	t := time.NewTicker(s.o.DialTimeout)
+	defer t.Stop()
+	for {
+		select {
+		case s.inFlight <- struct{}{}:
+			return nil
+		case <-t.C:
+			now := s.answers.Load()
+			if now == before && !deadline {
+				return backend.Because(backend.ErrUnavailable, errSilent)
+			}
+			before = now
+		case <-ctx.Done():
+			return backend.ContextError(ctx)
+		}
+	}
 }
 
 // bodyReader classifies what goes wrong while a body is read.
@@ -256,6 +279,8 @@ func (s *Store) fetch(ctx context.Context, name string, recurse bool, m mode, ex
 	return s.ask(ctx, name, request{query: query, stream: recurse || extra != "", held: held})
 }
 
+var errNotConsul = errors.New("the answer is not Consul's: 404 without X-Consul-Index")
+
 // ask makes a request for pairs.
 func (s *Store) ask(ctx context.Context, name string, r request) (*response, error) {
 	r.method, r.path = http.MethodGet, "/v1/kv/"+name
@@ -266,6 +291,12 @@ func (s *Store) ask(ctx context.Context, name string, r request) (*response, err
 	switch resp.status {
 	case http.StatusOK:
 	case http.StatusNotFound:
+		// Consul tells its index beside every answer about keys. Without one it
+		// is somebody else's 404, a proxy's say, and no word about the key.
+		if resp.index == 0 {
+			resp.close()
+			return nil, backend.Because(backend.ErrUnavailable, errNotConsul)
+		}
 		resp.body = strings.NewReader("[]")
 	default:
 		err := resp.refused(false)

@@ -25,8 +25,6 @@ type lease struct {
 
 	mu    sync.Mutex
 	entry backend.Entry
-	mark  uint64        // flags of the lease's last write: it is still the lease's
-	tried uint64        // flags of a later write whose reply was lost; 0: none
 	over  bool          // lost or released
 	ended chan struct{} // closed when Release, or the loss, was cleaned up
 }
@@ -65,7 +63,7 @@ func (s *Store) Register(ctx context.Context, key string, value []byte, o backen
 			err = backend.ErrClosed
 		}
 		if err != nil {
-			s.dropSession(id, ttl)
+			s.discard(id, ttl, err)
 			return nil, err
 		}
 		l.entry = written(key, p)
@@ -82,8 +80,7 @@ func (s *Store) Register(ctx context.Context, key string, value []byte, o backen
 
 // bind writes the key and gives it to the session.
 func (s *Store) bind(ctx context.Context, l *lease, value []byte, absent bool) (api.KVPair, error) {
-	l.mark = leaseFlags()
-	lock := txnOp{kvOp{Verb: verbLock, Key: l.name, Session: l.session, Value: value, Flags: l.mark}}
+	lock := txnOp{kvOp{Verb: verbLock, Key: l.name, Session: l.session, Value: value, Flags: leaseFlags()}}
 	ops := []txnOp{lock} // fails if another session owns the key
 	if absent {
 		ops = []txnOp{checkAbsent(l.name), lock}
@@ -114,6 +111,14 @@ func (s *Store) bind(ctx context.Context, l *lease, value []byte, absent bool) (
 					lock,
 				}
 			}
+		}
+		if err := s.permitted(ctx, l.name); err != nil {
+			return api.KVPair{}, err
+		}
+		if alive, err := s.renewSession(ctx, l.session); err != nil {
+			return api.KVPair{}, err
+		} else if !alive {
+			return api.KVPair{}, fmt.Errorf("%w: the session ended at once", backend.ErrUnavailable)
 		}
 		if !wait.Wait(ctx) {
 			return api.KVPair{}, backend.ContextError(ctx)
@@ -169,8 +174,8 @@ func (l *lease) Renew(ctx context.Context) error {
 	return err
 }
 
-// look reads the key, and reports whether it is still the lease's own write. It
-// settles what became of a write whose reply was lost.
+// look reads the key, and reports whether it is still the lease's own write,
+// which may be one whose reply was lost or is yet to come.
 func (l *lease) look(ctx context.Context) (bool, error) {
 	f, ok, err := l.s.get(ctx, l.name, consistent)
 	if err != nil || !ok || !l.owns(f) {
@@ -178,18 +183,16 @@ func (l *lease) look(ctx context.Context) (bool, error) {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.mark, l.tried = f.flags, 0
 	l.entry = backend.Entry{Key: l.key, Revision: backend.Revision(f.modify), Created: backend.Revision(f.create)}
 	return true, nil
 }
 
-func (l *lease) owns(f found) bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return f.session == l.session && (f.flags == l.mark || l.tried != 0 && f.flags == l.tried)
-}
+// owns reports whether the lease wrote f: nobody else binds a key to its session,
+// and a set by another program, which leaves it there, has other flags.
+func (l *lease) owns(f found) bool { return f.session == l.session && isKind(f.flags, kindLease) }
 
-// Set implements backend.Lease, in one request.
+// Set implements backend.Lease, in one request, and two more after one whose
+// reply was lost.
 func (l *lease) Set(ctx context.Context, value []byte) (backend.Entry, error) {
 	if err := l.s.fits(value); err != nil {
 		return backend.Entry{}, err
@@ -198,45 +201,33 @@ func (l *lease) Set(ctx context.Context, value []byte) (backend.Entry, error) {
 		return backend.Entry{}, err
 	}
 	defer func() { <-l.busy }()
-	if l.unsure() {
-		if ok, err := l.look(ctx); err != nil {
+	for {
+		ops := []txnOp{
+			{kvOp{Verb: verbCheckSession, Key: l.name, Session: l.session}},
+			checkIndex(l.name, uint64(l.Entry().Revision)),
+		}
+		o, err := l.s.apply(ctx, overwrite(ops, l.name, value, leaseFlags()))
+		if err != nil {
 			return backend.Entry{}, err
-		} else if !ok {
+		}
+		if o.ok() {
+			p := o.of(l.name)
+			l.s.wrote(p)
+			l.mu.Lock()
+			defer l.mu.Unlock()
+			l.entry = written(l.key, p)
+			return l.entry, nil
+		}
+		// The revision is another one also after a Set whose reply was lost.
+		ok, err := l.look(ctx)
+		if err != nil {
+			return backend.Entry{}, err
+		}
+		if !ok {
 			l.lose()
 			return backend.Entry{}, backend.ErrLeaseLost
 		}
 	}
-	mark := leaseFlags()
-	ops := []txnOp{
-		{kvOp{Verb: verbCheckSession, Key: l.name, Session: l.session}},
-		checkIndex(l.name, uint64(l.Entry().Revision)),
-	}
-	o, err := l.s.apply(ctx, overwrite(ops, l.name, value, mark))
-	if errors.Is(err, backend.ErrUncertain) {
-		l.mu.Lock()
-		defer l.mu.Unlock()
-		l.tried = mark
-		return backend.Entry{}, err
-	}
-	if err != nil {
-		return backend.Entry{}, err
-	}
-	if !o.ok() {
-		l.lose()
-		return backend.Entry{}, backend.ErrLeaseLost
-	}
-	p := o.of(l.name)
-	l.s.wrote(p)
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.entry, l.mark = written(l.key, p), mark
-	return l.entry, nil
-}
-
-func (l *lease) unsure() bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.tried != 0
 }
 
 // lose ends a lease whose key is not its own any more. The session goes, in the
@@ -305,15 +296,13 @@ var errChanged = errors.New("the key changed meanwhile")
 
 // let leaves nothing that the end of the session would delete wrongly.
 func (l *lease) let(ctx context.Context) error {
-	if !l.unsure() {
-		o, err := l.s.run(ctx, []txnOp{
-			{kvOp{Verb: verbCheckSession, Key: l.name, Session: l.session}},
-			checkIndex(l.name, uint64(l.Entry().Revision)),
-			{kvOp{Verb: verbDelete, Key: l.name}},
-		}, true, true)
-		if err != nil || o.ok() {
-			return err
-		}
+	o, err := l.s.run(ctx, []txnOp{
+		{kvOp{Verb: verbCheckSession, Key: l.name, Session: l.session}},
+		checkIndex(l.name, uint64(l.Entry().Revision)),
+		{kvOp{Verb: verbDelete, Key: l.name}},
+	}, true, true)
+	if err != nil || o.ok() {
+		return err
 	}
 	f, ok, err := l.s.getLate(ctx, l.name)
 	if err != nil || !ok || f.session != l.session {
@@ -323,7 +312,7 @@ func (l *lease) let(ctx context.Context) error {
 	if l.owns(f) {
 		last = txnOp{kvOp{Verb: verbDelete, Key: l.name}}
 	}
-	o, err := l.s.run(ctx, []txnOp{checkIndex(l.name, f.modify), last}, true, true)
+	o, err = l.s.run(ctx, []txnOp{checkIndex(l.name, f.modify), last}, true, true)
 	if err == nil && !o.ok() {
 		err = fmt.Errorf("%w: %w", backend.ErrUnavailable, errChanged)
 	}

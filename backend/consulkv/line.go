@@ -69,6 +69,11 @@ func (l *line) leave(c *contender) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	delete(l.members, c.entry)
+	// Who was behind it may not be behind the entry that it waited for: a
+	// reader behind a writer that gives up, say.
+	if c.waits && l.look != nil && c.token == l.front {
+		l.look()
+	}
 	if len(l.members) == 0 {
 		l.cancel()
 		if l.s.lines[l.prefix] == l {
@@ -209,7 +214,8 @@ func (l *line) admit(q queueState, index uint64, look context.CancelFunc) (targe
 // empty, or ctx ends. A new value of the entry is no reason.
 func (l *line) await(ctx context.Context, target string, from uint64, wait *backoff.Backoff) {
 	if target == "" {
-		l.s.pollFrom(ctx, l.prefix, true, from, wait, func(io.Reader, uint64) (bool, error) { return false, nil })
+		// A read whose time was up tells of nothing.
+		l.s.pollFrom(ctx, l.prefix, true, from, wait, func(_ io.Reader, index uint64) (bool, error) { return index == from, nil })
 		return
 	}
 	l.s.pollFrom(ctx, target, false, from, wait, func(body io.Reader, _ uint64) (bool, error) {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"time"
 
@@ -24,12 +25,14 @@ type reaper struct {
 	wake    chan struct{}
 	running bool
 	denied  bool // the token must not delete
+	foreign bool // it must not delete what others wrote
 }
 
 type dueItem struct {
 	name  string
 	index uint64
 	at    time.Time
+	own   bool // this Store wrote it
 	pos   int
 }
 
@@ -44,9 +47,14 @@ func (r *reaper) init(s *Store) {
 	r.wake = make(chan struct{}, 1)
 }
 
-// add has the entry deleted when it has expired. It does nothing for one that
-// does not expire.
-func (r *reaper) add(name string, index, flags uint64) {
+// add has an entry that was met deleted when it has expired. It does nothing for
+// one that does not expire.
+func (r *reaper) add(name string, index, flags uint64) { r.schedule(name, index, flags, false) }
+
+// addOwn is add for an entry that this Store wrote.
+func (r *reaper) addOwn(name string, index, flags uint64) { r.schedule(name, index, flags, true) }
+
+func (r *reaper) schedule(name string, index, flags uint64, own bool) {
 	ms := expiryOf(flags)
 	if ms == 0 {
 		return
@@ -55,16 +63,19 @@ func (r *reaper) add(name string, index, flags uint64) {
 	at := time.UnixMilli(ms).Add(r.s.o.ClockSkew + rand.N(500*time.Millisecond))
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.denied {
+	if r.denied || r.foreign && !own {
 		return
 	}
 	if it := r.byName[name]; it != nil {
-		if it.index < index {
-			it.index, it.at = index, at
+		switch {
+		case it.index < index:
+			it.index, it.at, it.own = index, at, own
 			heap.Fix(&r.due, it.pos)
+		case it.index == index:
+			it.own = it.own || own
 		}
 	} else if len(r.due) < maxDue {
-		it := &dueItem{name: name, index: index, at: at}
+		it := &dueItem{name: name, index: index, at: at, own: own}
 		heap.Push(&r.due, it)
 		r.byName[name] = it
 	}
@@ -89,7 +100,7 @@ func (r *reaper) run() {
 			err := r.delete(r.s.ctx, lot)
 			switch {
 			case errors.Is(err, backend.ErrPermission):
-				r.deny(err)
+				r.deny(err, lot)
 			case err != nil && !errors.Is(err, backend.ErrUncertain):
 				r.putBack(lot)
 				if !wait.Wait(r.s.ctx) {
@@ -137,12 +148,28 @@ func (r *reaper) putBack(lot []*dueItem) {
 	}
 }
 
-func (r *reaper) deny(err error) {
+// deny takes note that the token must not delete lot. It may have the right to
+// what this Store wrote all the same: of those that have it nobody may have the
+// right to everything, and what they write must go.
+func (r *reaper) deny(err error, lot []*dueItem) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.denied = true
-	r.due, r.byName = nil, map[string]*dueItem{}
-	r.s.o.Logger.Warn("consulkv: expired entries stay, invisible, until somebody with the right deletes them", "err", err)
+	if r.foreign = true; !slices.ContainsFunc(lot, func(it *dueItem) bool { return !it.own }) {
+		r.denied = true
+		r.due, r.byName = nil, map[string]*dueItem{}
+		r.s.o.Logger.Warn("consulkv: expired entries stay, invisible, until somebody with the right deletes them", "err", err)
+		return
+	}
+	r.s.o.Logger.Warn("consulkv: expired entries that others wrote are left to them", "err", err)
+	kept := dueHeap{}
+	clear(r.byName)
+	for _, it := range append(lot, r.due...) {
+		if it.own && r.byName[it.name] == nil {
+			heap.Push(&kept, it)
+			r.byName[it.name] = it
+		}
+	}
+	r.due = kept
 }
 
 // delete removes those entries of lot that are still at their index.

@@ -1,10 +1,14 @@
 package consulkv_test
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"errors"
+	"log/slog"
 	"net/http"
+	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -133,4 +137,69 @@ func TestWrongCertificate(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A store that meets expired entries which its token must not delete goes on deleting those that it wrote.
+func TestReaperWithoutARightToAll(t *testing.T) {
+	addr := servers.Shared(t, withACLs).Addrs()[0]
+	root := testserver.UniqueName(t)
+	client := func(token string) *api.Client {
+		c, err := api.NewClient(&api.Config{Address: addr, Token: token, HttpClient: new(network).client(t)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return c
+	}
+	admin := client(managementToken)
+	policy, _, err := admin.ACL().PolicyCreate(&api.ACLPolicy{Name: root, Rules: `key_prefix "" { policy = "read" } key_prefix "` + root + `/mine" { policy = "write" }`}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	token, _, err := admin.ACL().TokenCreate(&api.ACLToken{Policies: []*api.ACLTokenPolicyLink{{ID: policy.ID}}}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	open := func(token string, log *slog.Logger) *consulkv.Store {
+		return consulkv.New(&api.Config{Address: addr, Token: token, HttpClient: new(network).client(t)}, consulkv.Options{Root: root, Logger: log})
+	}
+	short := func(s *consulkv.Store, key string) {
+		if _, err := s.Put(t.Context(), key, nil, backend.PutOptions{TTL: time.Second}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	others := open(managementToken, nil)
+	short(others, "others")
+	others.Close()
+	var log syncBuffer
+	s := open(token.SecretID, slog.New(slog.NewTextHandler(&log, nil)))
+	defer s.Close()
+	w, err := s.Watch(t.Context(), "", backend.WatchOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close()
+	testserver.Eventually(t, 15*time.Second, "the entry of others is met", func() bool { return log.Len() > 0 })
+	short(s, "mine")
+	testserver.Eventually(t, 15*time.Second, "the own entry is deleted", func() bool {
+		names, _, err := admin.KV().Keys(root+"/", "", nil)
+		return err == nil && slices.Equal(names, []string{root + "/others"})
+	})
+}
+
+// syncBuffer is a buffer that is written to beside.
+type syncBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (b *syncBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.Write(p)
+}
+
+func (b *syncBuffer) Len() int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.Len()
 }

@@ -145,6 +145,19 @@ func (s *Store) dropSession(id string, lease time.Duration) error {
 	return s.retry(ctx, func(ctx context.Context) error { return s.endSession(ctx, id) })
 }
 
+// discard ends the session of a request that has failed with err. A server that
+// does not answer holds up nobody: then it is ended in the background.
+func (s *Store) discard(id string, lease time.Duration, err error) {
+	silent := errors.Is(err, backend.ErrUnavailable) || errors.Is(err, backend.ErrUncertain)
+	if !silent && s.endSession(s.late, id) == nil {
+		return
+	}
+	drop := func() { _ = s.dropSession(id, lease) } // or it ends by itself, and nothing is bound to it
+	if !s.spawn(drop) {
+		drop() // Close waits for the caller, see detached
+	}
+}
+
 // retry repeats f with pauses until it succeeds, is refused, or ctx ends.
 func (s *Store) retry(ctx context.Context, f func(context.Context) error) error {
 	var wait backoff.Backoff

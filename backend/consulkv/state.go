@@ -5,6 +5,7 @@ import (
 	"container/heap"
 	"io"
 	"math"
+	"slices"
 	"time"
 
 	"github.com/polykv/kv/backend"
@@ -169,7 +170,23 @@ func (st *state) changed(p *pair, it *item, ph phase, now time.Time, tell tell) 
 		}
 	}
 	st.items[name] = next
+	if len(st.due) > 2*len(st.items)+minDue {
+		st.prune()
+	}
 	return nil
+}
+
+// minDue is how many times of expiry are kept in any case.
+const minDue = 64
+
+// prune drops the times of expiry that a later write has replaced: keys that are
+// renewed long before they expire would else pile them up.
+func (st *state) prune() {
+	st.due = slices.DeleteFunc(st.due, func(d due) bool {
+		it := st.items[d.name]
+		return it == nil || it.modify != d.modify
+	})
+	heap.Init(&st.due)
 }
 
 func (st *state) before(key string, it *item) *backend.Entry {

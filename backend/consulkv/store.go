@@ -68,14 +68,15 @@ type Store struct {
 	query    string          // parameters of every request, each preceded by "&"
 	headers  http.Header
 	inFlight chan struct{}
-	probe    string // native name below the root that is never a key
-	id       string // tells this Store's contenders from those of others
+	answers  atomic.Uint64 // that have come
+	probe    string        // native name below the root that is never a key
+	id       string        // tells this Store's contenders from those of others
 
 	facts facts
 	reap  reaper
 
 	seen    atomic.Uint64 // the highest index that the server has shown
-	foreign atomic.Uint64 // names that are no keys
+	foreign atomic.Int64  // names that are no keys
 	schema  atomic.Bool   // the bookkeeping's version was looked at
 	serial  atomic.Uint64 // of contenders
 
@@ -258,7 +259,7 @@ func (s *Store) Ping(ctx context.Context) error {
 
 // ForeignNames is how many times a list or watch has met a name below the root
 // that is no key and was skipped.
-func (s *Store) ForeignNames() uint64 { return s.foreign.Load() }
+func (s *Store) ForeignNames() int64 { return s.foreign.Load() }
 
 // skip counts a name that is no key, and reports the first.
 func (s *Store) skip(name string) {

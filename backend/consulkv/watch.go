@@ -68,16 +68,7 @@ func (s *Store) Watch(ctx context.Context, prefix string, o backend.WatchOptions
 	if err != nil {
 		return nil, err
 	}
-	w := &watch{
-		s: s, name: native, key: o.Key, stream: ctx,
-		queue: newQueue(s.o.WatchBuffer),
-		done:  make(chan struct{}),
-		nudge: make(chan struct{}, 1),
-		hold:  minHold,
-	}
-	w.state = newState(s, o.Prev)
-	w.sorted = sorter{limit: s.o.WatchBuffer / 2, push: w.pushSoon}
-	w.ctx, w.cancel = context.WithCancelCause(ctx)
+	w := s.newWatch(ctx, native, o)
 	resp, err := s.fetch(w.ctx, native, !o.Key, consistent, "")
 	if err != nil {
 		w.cancel(nil)
@@ -111,6 +102,20 @@ func (s *Store) Watch(ctx context.Context, prefix string, o backend.WatchOptions
 		return nil, err
 	}
 	return w, nil
+}
+
+func (s *Store) newWatch(ctx context.Context, native string, o backend.WatchOptions) *watch {
+	w := &watch{
+		s: s, name: native, key: o.Key, stream: ctx,
+		queue: newQueue(s.o.WatchBuffer),
+		done:  make(chan struct{}),
+		nudge: make(chan struct{}, 1),
+		hold:  minHold,
+	}
+	w.state = newState(s, o.Prev)
+	w.sorted = sorter{limit: s.o.WatchBuffer / 2, push: w.pushSoon}
+	w.ctx, w.cancel = context.WithCancelCause(ctx)
+	return w
 }
 
 // Next implements backend.Watch.
@@ -205,6 +210,7 @@ func (w *watch) run(resp *response, index uint64, phase phase) {
 		var err error
 		switch {
 		case resp != nil:
+			asked = answered // by a read that began before they were made: not this one
 		case index == 0 || asked != answered:
 			resp, err = w.look()
 		default:
@@ -272,7 +278,7 @@ func (w *watch) run(resp *response, index uint64, phase phase) {
 		}
 		if asked != answered {
 			answered = asked
-			if !w.push(backend.Event{Kind: backend.Progress}) {
+			if !w.push(backend.Event{Kind: backend.Progress, Entry: backend.Entry{Revision: backend.Revision(reached)}}) {
 				return
 			}
 		}

@@ -78,7 +78,7 @@ func validTTL(ttl time.Duration, keep, atRevision bool) error {
 // wrote remembers an entry that this Store has written.
 func (s *Store) wrote(p api.KVPair) {
 	s.facts.learn(p.Key, p.ModifyIndex, p.Flags, p.Session)
-	s.reap.add(p.Key, p.ModifyIndex, p.Flags)
+	s.reap.addOwn(p.Key, p.ModifyIndex, p.Flags)
 }
 
 func written(key string, p api.KVPair) backend.Entry {
@@ -257,19 +257,29 @@ func (s *Store) DeletePrefix(ctx context.Context, prefix string) (int64, error) 
 		return 0, err
 	}
 	traces := s.traces(native, names)
-	n := min(len(traces), maxTxnOps-2)
+	n := fit(traces, maxTxnOps-2)
 	ops := append([]txnOp{{kvOp{Verb: verbGetTree, Key: native}}, {kvOp{Verb: verbDeleteTree, Key: native}}}, traces[:n]...)
 	count, err := s.deleteTree(ctx, native, ops)
 	if err != nil {
 		return count, err
 	}
 	for traces = traces[n:]; len(traces) > 0; traces = traces[n:] {
-		n = min(len(traces), maxTxnOps)
+		n = fit(traces, maxTxnOps)
 		if _, err := s.apply(ctx, traces[:n]); err != nil {
 			return count, err
 		}
 	}
 	return count, nil
+}
+
+// fit is how many of traces go into one request, at most limit: whole pairs.
+func fit(traces []txnOp, limit int) int {
+	n, bytes := 0, 0
+	for n < min(len(traces), limit) && bytes <= maxNames {
+		bytes += 2 * len(traces[n].KV.Key)
+		n += 2
+	}
+	return n
 }
 
 // traces are pairs of operations that leave a trace in each directory below a
