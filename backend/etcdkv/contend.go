@@ -117,7 +117,10 @@ func (s *Store) sit(ctx context.Context, name string, o backend.ContendOptions, 
 		break
 	}
 	c.ctx, c.stop = context.WithCancel(s.life)
-	s.hold(c)
+	if !s.hold(c) {
+		c.stop()
+		return nil, backend.ErrClosed
+	}
 	c.guard()
 	return c, nil
 }

@@ -35,6 +35,14 @@ func leaseID(at time.Time) int64 {
 	return id | checksum(id)
 }
 
+// The IDs of leases that are kept alive, by which a transaction can tell the keys
+// of registrations from those that other programs have bound to leases of theirs.
+// Of a server's own choices one in 128 lies there as well.
+const (
+	aliveFrom = int64('k') << 56
+	aliveTo   = aliveFrom + 1<<56
+)
+
 func units(at time.Time) int64 {
 	return min(max((at.UnixMilli()-expiryEpoch.Milliseconds())/expiryUnit.Milliseconds(), 0), maxExpiry)
 }

@@ -3,7 +3,6 @@ package etcdkv
 import (
 	"context"
 	"errors"
-	"math"
 	"math/rand/v2"
 	"slices"
 	"sync"
@@ -102,8 +101,7 @@ func (s *Store) leaseFor(ctx context.Context, ttl time.Duration, reuse bool) (al
 	}
 	for {
 		// With an ID of ours a lease whose reply is lost can be taken back.
-		// Those of entries with a TTL are negative.
-		l := alive{id: 1 + rand.Int64N(math.MaxInt64-1), renewed: time.Now()}
+		l := alive{id: aliveFrom + rand.Int64N(aliveTo-aliveFrom), renewed: time.Now()}
 		resp, err := call(ctx, s, reads, s.leases.LeaseGrant, &pb.LeaseGrantRequest{ID: l.id, TTL: seconds})
 		switch {
 		case err == nil:
@@ -177,6 +175,8 @@ const (
 	// closingTime is how long Close waits for the server to take back what
 	// the store still holds there.
 	closingTime = 2 * time.Second
+	// giveBackAtOnce is how many things it gives back at a time.
+	giveBackAtOnce = 16
 	// cleanupTry bounds one attempt.
 	cleanupTry = time.Second
 )
@@ -185,10 +185,8 @@ const (
 // left to do because the lease has ended by itself, or until the store has been
 // closed for closingTime.
 func (s *Store) detached(l alive, f func(context.Context) error) error {
-	ctx, cancel := context.WithTimeout(context.Background(), 2*l.ttl+closingTime)
+	ctx, cancel := context.WithTimeout(s.closing, 2*l.ttl+closingTime)
 	defer cancel()
-	stop := context.AfterFunc(s.life, func() { time.AfterFunc(closingTime, cancel) })
-	defer stop()
 	var wait backoff.Backoff
 	for {
 		try, done := context.WithTimeout(ctx, cleanupTry)
@@ -232,13 +230,18 @@ func (s *Store) begin() (end func(), ok bool) {
 // holding is what Close has to give back.
 type holding interface{ abandon() }
 
-func (s *Store) hold(h holding) {
+// hold reports false if Close came first, and has not seen h.
+func (s *Store) hold(h holding) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.closed {
+		return false
+	}
 	if s.held == nil {
 		s.held = make(map[holding]struct{})
 	}
 	s.held[h] = struct{}{}
+	return true
 }
 
 func (s *Store) drop(h holding) {
@@ -255,7 +258,7 @@ func (s *Store) giveBack(held []holding) {
 	}
 	var all sync.WaitGroup
 	jobs := make(chan func())
-	for range min(16, len(held)+len(idle)) {
+	for range min(giveBackAtOnce, len(held)+len(idle)) {
 		all.Go(func() {
 			for f := range jobs {
 				f()

@@ -58,6 +58,8 @@ func (s *Store) lease(ctx context.Context, ttl time.Duration) (int64, error) {
 			return 0, err
 		}
 		switch now := time.Now(); {
+		case l.err == nil && expires(l.id).Sub(now) < l.expires.Sub(now):
+			s.pool.drop(l) // the wall clock, which the ID goes by, was set forward
 		case l.err == nil && !l.expires.Before(now.Add(ttl)):
 			return l.id, nil
 		case l.err == nil:
@@ -94,12 +96,10 @@ func (p *leasePool) drop(l *ttlLease) {
 	p.leases = slices.DeleteFunc(p.leases, func(o *ttlLease) bool { return o == l })
 }
 
-// forget drops the leases with these IDs, after the server refused one, and
-// reports whether there were any.
-func (p *leasePool) forget(ids []int64) bool {
+// forget drops the leases with these IDs, after the server refused one.
+func (p *leasePool) forget(ids []int64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	before := len(p.leases)
 	p.leases = slices.DeleteFunc(p.leases, func(l *ttlLease) bool {
 		select {
 		case <-l.ready:
@@ -108,7 +108,6 @@ func (p *leasePool) forget(ids []int64) bool {
 			return false
 		}
 	})
-	return len(p.leases) < before
 }
 
 // ids returns the leases that were granted.

@@ -13,6 +13,7 @@ import (
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/mvccpb"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	"google.golang.org/grpc"
 
 	"github.com/polykv/kv/backend"
@@ -203,7 +204,7 @@ const (
 
 func (s *Store) scanPages(ctx context.Context, r *pb.RangeRequest, page func([]*mvccpb.KeyValue) bool) error {
 	for r.Limit = firstPage; ; {
-		resp, err := call(ctx, s, reads, s.kv.Range, r)
+		resp, err := s.rangePage(ctx, r)
 		if err != nil {
 			return err
 		}
@@ -215,12 +216,30 @@ func (s *Store) scanPages(ctx context.Context, r *pb.RangeRequest, page func([]*
 			r.Revision = resp.Header.Revision
 		}
 		r.Key = append(bytes.Clone(kvs[len(kvs)-1].Key), 0)
-		size := 0
-		for _, kv := range kvs {
-			size += len(kv.Key) + len(kv.Value) + 32
-		}
-		r.Limit = min(max(pageBytes/int64(size/len(kvs)), 1), 4*r.Limit, maxPage)
+		r.Limit = nextLimit(r.Limit, 4, kvs)
 	}
+}
+
+// rangePage asks for one page. From the second on r has a revision, which a
+// stale read's next member may not have reached: it calls that one of the
+// future. The revision fixes the answer, so the rest need not be stale.
+func (s *Store) rangePage(ctx context.Context, r *pb.RangeRequest) (*pb.RangeResponse, error) {
+	resp, err := call(ctx, s, reads, s.kv.Range, r)
+	if r.Serializable && r.Revision != 0 && errors.Is(err, rpctypes.ErrFutureRev) {
+		r.Serializable = false
+		resp, err = call(ctx, s, reads, s.kv.Range, r)
+	}
+	return resp, err
+}
+
+// nextLimit is how many keys to ask for after a page of kvs: up to so many times
+// as before, if they are no larger.
+func nextLimit(limit, times int64, kvs []*mvccpb.KeyValue) int64 {
+	size := 0
+	for _, kv := range kvs {
+		size += len(kv.Key) + len(kv.Value) + 32
+	}
+	return min(max(pageBytes/int64(size/len(kvs)), 1), times*limit, maxPage)
 }
 
 // valueBatch is how many values are read at once for children.
@@ -236,7 +255,7 @@ func (s *Store) listChildren(ctx context.Context, prefix string, o backend.ListO
 	r.KeysOnly = s.noTTL(ctx, prefix)
 	withValues := !o.KeysOnly && r.KeysOnly
 	for r.Limit = firstPage; len(r.RangeEnd) == 1 || bytes.Compare(r.Key, r.RangeEnd) < 0; {
-		resp, err := call(ctx, s, reads, s.kv.Range, r)
+		resp, err := s.rangePage(ctx, r)
 		if err != nil {
 			return err
 		}
@@ -272,7 +291,7 @@ func (s *Store) listChildren(ctx context.Context, prefix string, o backend.ListO
 		if err != nil || !more || !resp.More {
 			return err
 		}
-		r.Limit = min(2*r.Limit, maxPage)
+		r.Limit = nextLimit(r.Limit, 2, resp.Kvs)
 	}
 	return s.usable(ctx)
 }

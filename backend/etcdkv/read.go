@@ -154,7 +154,6 @@ func (s *Store) key(native []byte) (key string, ok bool) {
 	return "", false
 }
 
-// ForeignNames is how many names this store has skipped so far because they
-// have no canonical form: "a//b", "dir/", what is not UTF-8. A name counts
-// each time it is met.
+// ForeignNames is how many times names below the root were met and skipped
+// because they have no canonical form: "a//b", "dir/", what is not UTF-8.
 func (s *Store) ForeignNames() int64 { return s.foreign.n.Load() }

@@ -18,11 +18,11 @@ import (
 // do not need it: they go by the lease's ID. It is there for watchers, who are
 // told when the key really goes (R24).
 //
-// It sleeps until a reply shows a new raft term, and then looks at all leases
-// once: those that are granted later are the server's to end in time. It only
-// works for stores that watch or have written entries with a TTL. What it does
-// needs the clocks to agree, as the filter on reads does, and there is no lease
-// that it may not revoke: the expiry stands in the ID.
+// It looks at all leases once when it begins, and then whenever a reply shows a
+// new raft term: those that are granted later are the server's to end in time.
+// It only works for stores that watch or have written entries with a TTL. What
+// it does needs the clocks to agree, as the filter on reads does, and there is
+// no lease that it may not revoke: the expiry stands in the ID.
 type reaper struct {
 	mu      sync.Mutex
 	active  bool
@@ -31,13 +31,15 @@ type reaper struct {
 	changed chan struct{}
 }
 
-// reaps makes the store take part, from the present term on.
+// reaps makes the store take part. It looks once for what was prolonged before
+// it did, when perhaps nobody was there to see it.
 func (s *Store) reaps() {
 	r := &s.reaper
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if !r.active {
-		r.active, r.swept, r.changed = true, s.term.Load(), make(chan struct{}, 1)
+		r.active, r.changed = true, make(chan struct{}, 1)
+		r.running = s.term.Load() > 0 && s.spawn(s.reap) // else with the first reply
 	}
 }
 
@@ -48,8 +50,6 @@ func (s *Store) newTerm(term uint64) {
 	defer r.mu.Unlock()
 	switch {
 	case !r.active || term <= r.swept:
-	case r.swept == 0:
-		r.swept = term // the first reply of all
 	case r.running:
 		signal(r.changed)
 	default:
@@ -66,7 +66,7 @@ func (s *Store) reap() {
 		switch {
 		case err == nil:
 			wait.Reset()
-			s.reapInTime(ids)
+			s.reapInTime(term, ids)
 		case errors.Is(err, backend.ErrUnavailable):
 			if wait.Wait(s.life) {
 				continue
@@ -100,27 +100,45 @@ func (s *Store) oldLeases() ([]int64, error) {
 }
 
 // reapInTime revokes each lease when its entries have expired for everybody,
-// unless the leader changes in between.
-func (s *Store) reapInTime(ids []int64) {
+// unless a leader follows that of term in between.
+func (s *Store) reapInTime(term uint64, ids []int64) {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for _, id := range ids {
 		at := expires(id).Add(s.o.ClockSkew + rand.N(250*time.Millisecond)) // or all clients would come at once
 		timer.Reset(time.Until(at))
-		select {
-		case <-timer.C:
-		case <-s.reaper.changed:
-			return
-		case <-s.life.Done():
-			return
+		for due := false; !due; {
+			select {
+			case <-timer.C:
+				due = true
+			case <-s.reaper.changed: // perhaps to term, before the leases were listed
+				if s.term.Load() != term {
+					return
+				}
+			case <-s.life.Done():
+				return
+			}
 		}
+		s.reapOne(id)
+	}
+}
+
+// reapOne revokes a lease, if it is still there. Without a leader it tries again:
+// leases are looked at once for each term.
+func (s *Store) reapOne(id int64) {
+	var wait backoff.Backoff
+	for {
 		// Asking costs the server no consensus; most are gone by now.
 		resp, err := call(s.life, s, reads, s.leases.LeaseTimeToLive, &pb.LeaseTimeToLiveRequest{ID: id})
-		if err != nil || resp.TTL < 1 {
+		if err == nil && resp.TTL >= 1 {
+			_, err = call(s.life, s, reads, s.leases.LeaseRevoke, &pb.LeaseRevokeRequest{ID: id})
+		}
+		if errors.Is(err, backend.ErrUnavailable) && wait.Wait(s.life) {
 			continue
 		}
-		if _, err := call(s.life, s, reads, s.leases.LeaseRevoke, &pb.LeaseRevokeRequest{ID: id}); err != nil {
+		if err != nil {
 			s.o.Logger.Debug("etcdkv: an expired lease was not revoked", "error", err)
 		}
+		return
 	}
 }

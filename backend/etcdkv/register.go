@@ -48,7 +48,10 @@ func (s *Store) Register(ctx context.Context, key string, value []byte, o backen
 	if o.Absent {
 		r.entry.Created = r.entry.Revision
 	}
-	s.hold(r)
+	if !s.hold(r) {
+		s.work.Go(func() { _ = s.revoke(lease) })
+		return nil, backend.ErrClosed
+	}
 	return r, nil
 }
 

@@ -90,12 +90,14 @@ type Store struct {
 	schemaOK   atomic.Bool   // the bookkeeping's version was looked at
 	progressOK atomic.Bool   // the server was seen to order its progress responses
 
-	life   context.Context // ends with Close, its cause is ErrClosed
-	end    context.CancelCauseFunc
-	mu     sync.Mutex // guards what follows, and work.Add against work.Wait
-	closed bool
-	held   map[holding]struct{}
-	work   sync.WaitGroup
+	life    context.Context // ends with Close, its cause is ErrClosed
+	end     context.CancelCauseFunc
+	closing context.Context // ends closingTime later, or as Close returns
+	giveUp  context.CancelFunc
+	mu      sync.Mutex // guards what follows, and work.Add against work.Wait
+	closed  bool
+	held    map[holding]struct{}
+	work    sync.WaitGroup
 }
 
 // New returns a Store over client, which stays the caller's to close. It does
@@ -134,6 +136,7 @@ func New(client *clientv3.Client, o Options) *Store {
 		space:    keys.NewSpace(o.Root, keys.Verbatim()),
 	}
 	s.life, s.end = context.WithCancelCause(context.Background())
+	s.closing, s.giveUp = context.WithCancel(context.Background()) // outlives life: what is held is given back in it
 	if o.Meta != "" {
 		space, err := s.space.WithMeta(o.Meta)
 		if err != nil {
@@ -192,11 +195,13 @@ func (s *Store) Close() error {
 	s.closed = true
 	s.end(backend.ErrClosed)
 	if first {
+		time.AfterFunc(closingTime, s.giveUp)
 		held := slices.Collect(maps.Keys(s.held))
 		s.work.Go(func() { s.giveBack(held) })
 	}
 	s.mu.Unlock()
 	s.work.Wait()
+	s.giveUp()
 	if first && s.leave != nil {
 		return s.leave()
 	}

@@ -1,9 +1,12 @@
 package etcdkv
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -221,5 +224,25 @@ func TestCloseUnderLoad(t *testing.T) {
 			t.Error(err)
 		}
 		calls.Wait()
+	}
+}
+
+// R5: names that are no keys are counted, and told of once.
+func TestForeignNames(t *testing.T) {
+	var logged bytes.Buffer
+	root := testserver.UniqueName(t)
+	s, ctx := open(t, Options{Root: root, Logger: slog.New(slog.NewTextHandler(&logged, nil))}), within(t, 30*time.Second)
+	for _, name := range []string{"a//b", "dir/", "\xff"} {
+		if _, err := dial(t).Put(ctx, root+"/"+name, "v"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range 2 {
+		for e, err := range s.List(ctx, "", backend.ListOptions{}) {
+			t.Errorf("listed %q, %v", e.Key, err)
+		}
+	}
+	if n := s.ForeignNames(); n != 6 || strings.Count(logged.String(), "not canonical keys") != 1 {
+		t.Errorf("%d times in two lists of three, logged %q", n, &logged)
 	}
 }

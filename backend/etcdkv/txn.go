@@ -59,7 +59,7 @@ func (g guard) holds(kv *mvccpb.KeyValue) bool {
 }
 
 // transact applies ops if all guards hold, in one request. failed is the index
-// of the first guard that does not, or -1.
+// of the first guard that does not, of a lost lock's if there is one, or -1.
 //
 // What is in the way although all guards hold is removed first: entries that
 // have expired but were not reaped yet. That costs two requests more, and a
@@ -105,13 +105,21 @@ func (s *Store) transact(ctx context.Context, guards []guard, ops []*pb.RequestO
 			ask()
 			continue
 		}
+		found := func(i int) *mvccpb.KeyValue {
+			if kvs := resp.Responses[i].GetResponseRange().GetKvs(); len(kvs) > 0 {
+				return kvs[0]
+			}
+			return nil
+		}
+		for i, g := range guards {
+			if g.If == backend.LockHeld && !g.holds(found(i)) {
+				return resp, i, nil
+			}
+		}
 		var dead []*mvccpb.KeyValue
 		explained := false
 		for i, g := range guards {
-			var kv *mvccpb.KeyValue
-			if kvs := resp.Responses[i].GetResponseRange().GetKvs(); len(kvs) > 0 {
-				kv = kvs[0]
-			}
+			kv := found(i)
 			if kv != nil && g.If != backend.LockHeld && kv.Lease <= horizon {
 				explained = true
 				if expired(kv.Lease, horizon) {
@@ -191,9 +199,11 @@ func (s *Store) leased(ctx context.Context, ttls []backend.Write, write func(ids
 		}
 		err := write(ids)
 		refused := errors.Is(err, rpctypes.ErrLeaseNotFound) || errors.Is(err, rpctypes.ErrPermissionDenied)
-		if retried || !refused || !s.pool.forget(ids) {
+		leased := slices.ContainsFunc(ids, func(id int64) bool { return id != 0 })
+		if retried || !refused || !leased {
 			return err
 		}
+		s.pool.forget(ids) // unless another call with one of them has
 	}
 }
 
@@ -240,11 +250,12 @@ func (s *Store) Commit(ctx context.Context, t backend.Txn) (backend.TxnResult, e
 		if !checked(key) {
 			guards = append(guards, guard{key: key})
 		}
+		puts[i] = &pb.PutRequest{Key: key, Value: w.Value}
 		if w.KeepTTL {
-			ops = append(ops, rangeOp(peek(key, nil)))
+			ops = append(ops, rangeOp(peek(key, nil)), keepOp(puts[i]))
+		} else {
+			ops = append(ops, putOp(puts[i]))
 		}
-		puts[i] = &pb.PutRequest{Key: key, Value: w.Value, IgnoreLease: w.KeepTTL}
-		ops = append(ops, putOp(puts[i]))
 	}
 	var resp *pb.TxnResponse
 	failed := -1
@@ -323,6 +334,20 @@ func rangeOp(r *pb.RangeRequest) *pb.RequestOp {
 
 func putOp(r *pb.PutRequest) *pb.RequestOp {
 	return &pb.RequestOp{Request: &pb.RequestOp_RequestPut{RequestPut: r}}
+}
+
+// keepOp is a put that keeps the lease of an entry with a TTL, or another
+// program's, and takes a registered key from its owner.
+func keepOp(r *pb.PutRequest) *pb.RequestOp {
+	lease := func(is pb.Compare_CompareResult, id int64) *pb.Compare {
+		return &pb.Compare{Key: r.Key, Target: pb.Compare_LEASE, Result: is, TargetUnion: &pb.Compare_Lease{Lease: id}}
+	}
+	keep := &pb.PutRequest{Key: r.Key, Value: r.Value, IgnoreLease: true}
+	return &pb.RequestOp{Request: &pb.RequestOp_RequestTxn{RequestTxn: &pb.TxnRequest{
+		Compare: []*pb.Compare{lease(pb.Compare_GREATER, aliveFrom-1), lease(pb.Compare_LESS, aliveTo)},
+		Success: []*pb.RequestOp{putOp(r)},
+		Failure: []*pb.RequestOp{putOp(keep)},
+	}}}
 }
 
 func deleteOp(key, end []byte) *pb.RequestOp {

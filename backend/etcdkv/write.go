@@ -16,10 +16,10 @@ func (s *Store) Put(ctx context.Context, key string, value []byte, o backend.Put
 	if err := s.fitsValue(value); err != nil {
 		return backend.Entry{}, err
 	}
-	put := &pb.PutRequest{Key: []byte(s.space.Name(key)), Value: value, IgnoreLease: o.KeepTTL}
+	put := &pb.PutRequest{Key: []byte(s.space.Name(key)), Value: value}
 	ops := []*pb.RequestOp{putOp(put)}
 	if o.KeepTTL { // read first which expiry it is that stays
-		ops = []*pb.RequestOp{rangeOp(peek(put.Key, nil)), ops[0]}
+		ops = []*pb.RequestOp{rangeOp(peek(put.Key, nil)), keepOp(put)}
 	}
 	guards := []guard{{key: put.Key, If: o.If, rev: int64(o.Revision)}}
 	var resp *pb.TxnResponse
