@@ -226,24 +226,37 @@ type cleanup struct{}
 // cleanupTime bounds the work that a call leaves behind.
 const cleanupTime = 2 * time.Second
 
+// reserve makes Close wait for what the caller may have to clean up: s.cleanups.Done ends it. It reports false if the Store
+// is closed.
+func (s *Store) reserve() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return false
+	}
+	s.cleanups.Add(1)
+	return true
+}
+
 // detach runs f in the background, with a context that outlives the caller's and for a short time Close. It returns a
 // channel that is closed when f is done, nil if the Store is closed.
 func (s *Store) detach(ctx context.Context, f func(context.Context)) <-chan struct{} {
-	s.mu.Lock()
-	if s.closed {
-		s.mu.Unlock()
+	if !s.reserve() {
 		return nil
 	}
-	s.cleanups.Add(1)
-	s.mu.Unlock()
+	defer s.cleanups.Done()
+	return s.cleanUp(ctx, f)
+}
+
+// cleanUp is detach for a caller in reserve.
+func (s *Store) cleanUp(ctx context.Context, f func(context.Context)) <-chan struct{} {
 	done := make(chan struct{})
-	go func() {
-		defer s.cleanups.Done()
+	s.cleanups.Go(func() {
 		defer close(done)
 		ctx, cancel := context.WithTimeout(context.WithValue(context.WithoutCancel(ctx), cleanup{}, true), cleanupTime)
 		defer cancel()
 		f(ctx)
-	}()
+	})
 	return done
 }
 

@@ -3,7 +3,6 @@ package rediskv_test
 import (
 	"errors"
 	"testing"
-	"time"
 
 	"github.com/redis/go-redis/v9"
 
@@ -22,11 +21,7 @@ func startCluster(t *testing.T) *testserver.Server {
 	if err := client.ClusterAddSlotsRange(t.Context(), 0, 16383).Err(); err != nil {
 		t.Fatal(err)
 	}
-	for end := time.Now().Add(20 * time.Second); client.Set(t.Context(), "up", "", 0).Err() != nil; time.Sleep(20 * time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatal("the cluster does not come up")
-		}
-	}
+	eventually(t, "the cluster is up", func() bool { return client.Set(t.Context(), "up", "", 0).Err() == nil })
 	return srv
 }
 

@@ -7,46 +7,12 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
-	"strings"
 	"sync"
 	"time"
 
 	"github.com/polykv/kv/backend"
 	"github.com/polykv/kv/internal/backoff"
 )
-
-// contenders are those of one Store, and its observers of locks, whom the tail wakes.
-type contenders struct {
-	mu        sync.Mutex
-	byID      map[string]*contender
-	observers map[*observer]struct{}
-}
-
-// wake is told what a script has said to a contender of this process: "held" or "lost", and its id.
-func (cs *contenders) wake(message string) {
-	word, id, _ := strings.Cut(message, " ")
-	cs.mu.Lock()
-	c := cs.byID[id]
-	cs.mu.Unlock()
-	if c == nil {
-		return
-	}
-	if word == "lost" {
-		c.lose()
-	}
-	c.nudge()
-}
-
-// headChanged is told the name of a lock whose holder has changed, or "" if that may be any.
-func (cs *contenders) headChanged(name string) {
-	cs.mu.Lock()
-	defer cs.mu.Unlock()
-	for o := range cs.observers {
-		if o.name == name || name == "" {
-			o.nudge()
-		}
-	}
-}
 
 // contender is one place in a lock's queue. See lua/lock.lua.
 type contender struct {
@@ -68,17 +34,18 @@ type contender struct {
 	later     *time.Timer // begins to listen
 }
 
-// listenAfter is how long a lock is held before its holder listens for its loss: most locks are held for a moment.
-const listenAfter = 300 * time.Millisecond
-
 // Contend implements backend.Store. It is one round trip.
 func (s *Store) Contend(ctx context.Context, name string, o backend.ContendOptions) (backend.Contender, error) {
-	if err := s.checkKey(name); err != nil {
+	if err := s.checkSize(name, o.Value); err != nil {
 		return nil, err
 	}
 	if err := s.open(ctx); err != nil {
 		return nil, err
 	}
+	if !s.reserve() {
+		return nil, backend.ErrClosed
+	}
+	defer s.cleanups.Done()
 	c := &contender{
 		s: s, name: name, id: rand.Text(), lease: max(o.Lease, s.caps.MinLease),
 		woken: make(chan struct{}, 1), lost: make(chan struct{}), renewed: time.Now(),
@@ -95,10 +62,19 @@ func (s *Store) Contend(ctx context.Context, name string, o backend.ContendOptio
 	case err == nil && st.word == "ok":
 		c.mu.Lock()
 		c.token, c.held = st.token, st.held
-		if c.held && !c.over {
+		closed := s.life.Err() != nil && !c.over // abandon has not seen the token
+		switch {
+		case closed:
+			c.over = true
+		case c.held && !c.over:
 			c.later = time.AfterFunc(listenAfter, c.listen)
 		}
 		c.mu.Unlock()
+		if closed {
+			c.forget()
+			s.cleanUp(ctx, func(ctx context.Context) { _ = c.leave(ctx) })
+			return nil, backend.ErrClosed
+		}
 		return c, nil
 	case err == nil: // locked
 		c.forget()
@@ -106,7 +82,7 @@ func (s *Store) Contend(ctx context.Context, name string, o backend.ContendOptio
 	case errors.Is(err, backend.ErrUncertain):
 		// The request may be on its way still. A release that overtakes it finds nothing, so it is repeated.
 		c.forget()
-		s.detach(ctx, func(ctx context.Context) {
+		s.cleanUp(ctx, func(ctx context.Context) {
 			wait := backoff.Backoff{Min: 50 * time.Millisecond, Max: time.Second}
 			for {
 				st, err := c.run(ctx, "release")
@@ -261,6 +237,9 @@ func (c *contender) Renew(ctx context.Context) error {
 }
 
 func (c *contender) Set(ctx context.Context, value []byte) error {
+	if err := c.s.checkSize(c.name, value); err != nil {
+		return err
+	}
 	value = bytes.Clone(value)
 	if value == nil {
 		value = []byte{}
@@ -307,12 +286,19 @@ func (c *contender) Release(ctx context.Context) error {
 	return c.err
 }
 
-// leave takes the place from the queue. A release that was made already finds nothing, so one whose reply was lost is
-// repeated until ctx ends: the others wait for it.
+// leave takes the place from the queue: the others wait for it.
 func (c *contender) leave(ctx context.Context) error {
+	return repeat(ctx, func() error {
+		_, err := c.run(ctx, "release")
+		return err
+	})
+}
+
+// repeat makes a release until it is answered or ctx ends: one that was made already finds nothing.
+func repeat(ctx context.Context, release func() error) error {
 	var wait backoff.Backoff
 	for {
-		_, err := c.run(ctx, "release")
+		err := release()
 		switch {
 		case !errors.Is(err, backend.ErrUnavailable) && !errors.Is(err, backend.ErrUncertain):
 			return err
@@ -323,17 +309,17 @@ func (c *contender) leave(ctx context.Context) error {
 }
 
 // abandon begins to give up the places that are left when the Store closes, in the background: Close waits for the
-// cleanups. The caller holds s.mu.
+// cleanups. One that is only asked for is Contend's to give up, which knows whether it is there. The caller holds s.mu.
 func (s *Store) abandon() {
 	s.contenders.mu.Lock()
 	defer s.contenders.mu.Unlock()
 	for _, c := range s.contenders.byID {
 		s.cleanups.Go(func() {
 			c.mu.Lock()
-			over := c.over
-			c.over = true
+			there := !c.over && c.token != 0
+			c.over = c.over || there
 			c.mu.Unlock()
-			if over {
+			if !there {
 				return
 			}
 			c.forget()
@@ -341,72 +327,5 @@ func (s *Store) abandon() {
 			defer cancel()
 			_ = c.leave(ctx) // or it goes when its lease ends
 		})
-	}
-}
-
-// listen makes the tail tell of the loss of the place, and of its admission.
-func (c *contender) listen() {
-	c.mu.Lock()
-	begin := !c.listening && !c.over
-	c.listening = c.listening || begin
-	c.mu.Unlock()
-	if begin && c.s.tail.listen(c) == nil {
-		c.mu.Lock()
-		over := c.over
-		c.mu.Unlock()
-		if over {
-			c.s.tail.leave(c)
-		}
-	}
-}
-
-// heard implements listener: what the log tells does not concern locks.
-func (c *contender) heard(message) {}
-
-// nudge implements listener. A waiting contender looks; for one that holds and is not told of its loss, somebody has to.
-func (c *contender) nudge() {
-	select {
-	case c.woken <- struct{}{}:
-	default:
-	}
-	c.mu.Lock()
-	check := c.held && !c.over
-	c.mu.Unlock()
-	if check && c.s.enter() {
-		go func() {
-			defer c.s.calls.Done()
-			ctx, cancel := context.WithTimeout(c.s.life, c.s.opt.DialTimeout)
-			defer cancel()
-			_, _ = c.act(ctx, "look") // closes Lost; a failure is the renewal's to report
-		}()
-	}
-}
-
-// lose notes that the place is gone although nobody released it.
-func (c *contender) lose() {
-	c.mu.Lock()
-	lost := !c.over
-	c.over = true
-	c.mu.Unlock()
-	if lost {
-		close(c.lost)
-		c.forget()
-	}
-}
-
-// forget ends what the process has of the place.
-func (c *contender) forget() {
-	c.s.contenders.mu.Lock()
-	delete(c.s.contenders.byID, c.id)
-	c.s.contenders.mu.Unlock()
-	c.mu.Lock()
-	listening := c.listening
-	c.listening = false
-	if c.later != nil {
-		c.later.Stop()
-	}
-	c.mu.Unlock()
-	if listening {
-		c.s.tail.leave(c)
 	}
 }

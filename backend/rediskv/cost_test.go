@@ -69,8 +69,8 @@ func TestRoundTrips(t *testing.T) {
 	}
 }
 
-// TestIdleWatches: however many watches a process has, they cost one connection, a test of it and a look at the log each
-// three seconds; and an event reaches the thousand watches of one prefix with one read (R25).
+// TestIdleWatches: however many watches a process has, they cost one connection and a PING on it each three seconds; and an
+// event reaches the thousand watches of one prefix with one read (R25).
 func TestIdleWatches(t *testing.T) {
 	srv := testserver.Start(t, testserver.Spec{Store: testserver.Redis})
 	proxy := testserver.NewProxy(t, srv.Addrs()[0])
@@ -93,29 +93,41 @@ func TestIdleWatches(t *testing.T) {
 	}
 	admin := newClient(t, srv)
 	commands := func() map[string]int { return commandCalls(t, admin) }
-
-	const idle = 4 * time.Second
-	before, traffic := commands(), proxy.Traffic()
-	time.Sleep(idle) // what is measured is that nothing happens
-	after, quiet := commands(), proxy.Traffic().Sub(traffic)
-	// Two of each kind at the most, and what a look runs inside.
-	if quiet.RequestChunks > 4 || quiet.Connections > 0 {
-		t.Errorf("%d idle watches: %+v in %v", n, quiet, idle)
+	grown := func(after, before map[string]int) map[string]int {
+		d := map[string]int{}
+		for name := range after {
+			if after[name] > before[name] && name != "info" { // which is what counts here
+				d[name] = after[name] - before[name]
+			}
+		}
+		return d
 	}
-	for name := range after {
-		if d := after[name] - before[name]; d > 0 && !slices.Contains([]string{"ping", "evalsha_ro", "hmget", "time", "zrange", "info"}, name) {
-			t.Errorf("%d idle watches: %d times %s", n, d, name)
+
+	// The log is looked at once or twice when the connection is new. On a busy machine a PING may wait for its answer so
+	// long that there is a reason to look again, hence the other tries.
+	const idle = 7 * time.Second
+	for try := 1; ; try++ {
+		before, traffic := commands(), proxy.Traffic()
+		time.Sleep(idle) // what is measured is that nothing happens
+		quiet, cost := proxy.Traffic().Sub(traffic), grown(commands(), before)
+		if len(cost) == 1 && cost["ping"] >= 1 && cost["ping"] <= 3 && quiet.RequestChunks == int64(cost["ping"]) && quiet.Connections == 0 {
+			break
+		}
+		t.Logf("%d idle watches: %v in %v, %+v", n, cost, idle, quiet)
+		if try == 4 {
+			t.Error("they cost more than keep-alives")
+			break
 		}
 	}
 
-	before = commands()
+	before := commands()
 	if _, err := store.Put(ctx, "d/k", []byte("v")); err != nil {
 		t.Fatal(err)
 	}
 	for _, w := range watches {
 		awaitKey(t, w, "d/k", kv.Created)
 	}
-	after = commands()
+	after := commands()
 	if d := after["xrange"] - before["xrange"]; d > 2 {
 		t.Errorf("an event for %d watches cost %d reads of the log", n, d)
 	}
@@ -155,11 +167,7 @@ func TestCommandsUsed(t *testing.T) {
 	admin := newClient(t, srv)
 	before := commandCalls(t, admin)
 	ctx := t.Context()
-	w, err := s.Watch(ctx, "", backend.WatchOptions{Snapshot: true, Prev: true})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer w.Close()
+	w := watching(t, s, "", backend.WatchOptions{Snapshot: true, Prev: true})
 	fill(t, s, "d", 300, 10)
 	put(t, s, "k", "v", backend.PutOptions{TTL: time.Second})
 	put(t, s, "k", "v", backend.PutOptions{KeepTTL: true})

@@ -11,7 +11,8 @@
 //	rediss://…, rediss+sentinel://…, rediss+cluster://… with TLS
 //
 // The port is 6379, or 26379 for Sentinel, if none is given, and the host 127.0.0.1 if there is none. The path is the root
-// below which all keys lie: /shop is "shop", and //shop is "/shop", for trees that were written with a leading slash.
+// below which all keys lie: /shop is "shop", and //shop is "/shop", for trees that were written with a leading slash. It is
+// never a database's number, as in the URLs of many Redis clients: /1 is the root "1", and ?db=1 the database.
 // Parameters:
 //
 //	db                 the database's number, 0; not on Cluster
@@ -72,7 +73,8 @@
 //	+publish +subscribe +psubscribe +unsubscribe +ping +scan
 //
 // and on Cluster +spublish +ssubscribe +cluster as well. Grant all of it or nothing: a script that is stopped half way by a
-// missing right leaves what it did. Without rights to channels, watches poll twice a second. A user who only reads needs
+// missing right leaves what it did. Without rights to channels, watches and waits for locks poll twice a second, and those of
+// others notice what the user writes or releases within half a minute. A user who only reads needs
 //
 //	%R~app/* %R~app=kv/* &app=kv/* +evalsha_ro +eval_ro +time +get +mget +exists +hget +hmget +hexists +zrange +xrange
 //	+subscribe +unsubscribe +ping

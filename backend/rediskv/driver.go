@@ -86,8 +86,8 @@ func (d Driver) Open(ctx context.Context, u backend.URL) (backend.Store, error) 
 		return nil, fmt.Errorf("%w: URL: scheme %q is not of Redis", backend.ErrInvalid, u.Scheme)
 	case kind == "" && len(c.Addrs) > 1:
 		return nil, fmt.Errorf("%w: URL: several hosts need the scheme redis+sentinel or redis+cluster", backend.ErrInvalid)
-	case c.DB < 0:
-		return nil, fmt.Errorf("%w: URL: a database has no negative number", backend.ErrInvalid)
+	case c.PoolSize > maxPoolSize:
+		return nil, fmt.Errorf("%w: URL: a pool has up to %d connections", backend.ErrInvalid, maxPoolSize)
 	case c.Username != "" && c.Password == "":
 		return nil, fmt.Errorf("%w: URL: a user needs a password", backend.ErrInvalid)
 	}

@@ -132,6 +132,10 @@ func TestURLRefused(t *testing.T) {
 		"redis://h/app?datbase=1", // a parameter that does not exist
 		"redis://h?db=x",          //
 		"redis://h?db=-1",         //
+		"redis://h?pool_size=-1",  // go-redis panics on these
+		"redis://h?pool_size=9999999999",
+		"redis+sentinel://h?pool_size=-1",
+		"redis+cluster://h/{a}?pool_size=-1",
 		"redis+cluster://h/app",   // no hash tag
 		"redis+cluster://h/{}app", // an empty one is none
 		"redis+cluster://h/{a}?meta=other",

@@ -67,11 +67,7 @@ func TestFailover(t *testing.T) {
 	r := startReplicated(t)
 	s := r.open(t)
 	before := put(t, s, "k", "1", backend.PutOptions{})
-	w, err := s.Watch(ctx, "", backend.WatchOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer w.Close()
+	w := watching(t, s, "", backend.WatchOptions{})
 	held, err := s.Contend(ctx, "lock", backend.ContendOptions{Lease: time.Minute})
 	if err != nil {
 		t.Fatal(err)
@@ -115,11 +111,7 @@ func TestFailoverThatLosesWrites(t *testing.T) {
 	r := startReplicated(t)
 	s := r.open(t)
 	before := put(t, s, "k", "1", backend.PutOptions{})
-	w, err := s.Watch(ctx, "", backend.WatchOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer w.Close()
+	w := watching(t, s, "", backend.WatchOptions{})
 	shared, err := kv.New(s).Watch(ctx, "", kv.FromSnapshot())
 	if err != nil {
 		t.Fatal(err)
@@ -176,11 +168,7 @@ func TestClusterFailover(t *testing.T) {
 		t.Fatal(err)
 	}
 	before := put(t, s, "k", "1", backend.PutOptions{})
-	w, err := s.Watch(ctx, "", backend.WatchOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer w.Close()
+	w := watching(t, s, "", backend.WatchOptions{})
 	held, err := s.Contend(ctx, "lock", backend.ContendOptions{Lease: time.Minute})
 	if err != nil {
 		t.Fatal(err)

@@ -55,7 +55,7 @@ func (s *Store) overlook(ctx context.Context) error {
 	if err := s.tail.listen(keeper{}); err != nil { // first, so that nothing comes between
 		return err
 	}
-	if _, err := s.adopt(ctx, ""); err != nil {
+	if err := s.adoptAll(ctx); err != nil {
 		return err
 	}
 	s.mu.Lock()
@@ -74,6 +74,45 @@ const (
 	settleBatch = 200
 	scanCount   = 1000
 )
+
+// adoption is one look at everything.
+type adoption struct {
+	done chan struct{}
+	err  error // once done is closed
+}
+
+// adoptAll adopts what is below the root. Calls that come meanwhile wait for the same look, and it goes on when they give up:
+// in a large database it may take longer than any of them has.
+func (s *Store) adoptAll(ctx context.Context) error {
+	s.mu.Lock()
+	a := s.adopting
+	if a == nil && !s.closed {
+		a = &adoption{done: make(chan struct{})}
+		s.adopting = a
+		s.calls.Go(func() {
+			_, a.err = s.adopt(s.life, "")
+			s.mu.Lock()
+			s.adopting = nil
+			s.mu.Unlock()
+			close(a.done)
+		})
+	}
+	s.mu.Unlock()
+	if a == nil {
+		return backend.ErrClosed
+	}
+	select {
+	case <-a.done:
+		if s.life.Err() != nil {
+			return backend.ErrClosed
+		}
+		return a.err
+	case <-ctx.Done():
+		return backend.ContextError(ctx)
+	case <-s.life.Done():
+		return backend.ErrClosed
+	}
+}
 
 func (s *Store) adopt(ctx context.Context, prefix string) (int64, error) {
 	var n int64
@@ -151,16 +190,13 @@ func (s *Store) scan(ctx context.Context, prefix string) (int64, error) {
 	return n, nil
 }
 
-// skipped reports names that are no keys, once.
+// ForeignNames is how many times names below the root were met and skipped because they are no keys: "a//b", "dir/", what
+// is not UTF-8. They are met when the store looks at everything, as Adopt does, and in notifications.
+func (s *Store) ForeignNames() int64 { return s.foreign.Load() }
+
+// skipped counts names that are no keys, and reports the first.
 func (s *Store) skipped(n int64, example string) {
-	if n == 0 {
-		return
-	}
-	s.mu.Lock()
-	reported := s.reported
-	s.reported = true
-	s.mu.Unlock()
-	if !reported {
+	if n > 0 && s.foreign.Add(n) == n {
 		s.opt.Logger.Warn("redis: names below the root that are no keys are skipped", "count", n, "example", strconv.Quote(example))
 	}
 }

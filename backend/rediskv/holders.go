@@ -33,7 +33,7 @@ func (s *Store) Holders(ctx context.Context, name string) iter.Seq2[backend.Hold
 	return func(yield func(backend.Holder, error) bool) {
 		err := s.checkKey(name)
 		if err == nil {
-			err = s.open(ctx)
+			err = s.openPatiently(ctx)
 		}
 		o := &observer{name: name, wake: make(chan struct{}, 1)}
 		if err == nil {

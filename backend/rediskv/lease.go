@@ -81,8 +81,10 @@ func (l *lease) Release(ctx context.Context) error {
 		return nil
 	}
 	return l.s.finish(ctx, func(ctx context.Context) error {
-		_, err := l.s.write(ctx, []op{{key: l.key, condition: 'l', of: l.name, action: 'd'}})
-		return err
+		return repeat(ctx, func() error {
+			_, err := l.s.write(ctx, []op{{key: l.key, condition: 'l', of: l.name, action: 'd'}})
+			return err
+		})
 	})
 }
 

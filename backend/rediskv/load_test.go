@@ -27,11 +27,7 @@ func TestKillUnderLoad(t *testing.T) {
 		t.Fatal(err)
 	}
 	ctx := t.Context()
-	w, err := s.Watch(ctx, "", backend.WatchOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer w.Close()
+	w := watching(t, s, "", backend.WatchOptions{})
 
 	const writers = 4
 	type ack struct {

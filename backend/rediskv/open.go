@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/polykv/kv/backend"
+	"github.com/polykv/kv/internal/backoff"
 )
 
 // namespace is what first contact has told.
@@ -85,6 +86,26 @@ func (s *Store) open(ctx context.Context) error {
 	return nil
 }
 
+// openPatiently is open for what goes on while the server is away: it waits for it from the beginning on.
+func (s *Store) openPatiently(ctx context.Context) error {
+	waiting, stop := context.WithCancel(ctx)
+	defer stop()
+	defer context.AfterFunc(s.life, stop)()
+	var wait backoff.Backoff
+	for {
+		err := s.open(ctx)
+		switch {
+		case !errors.Is(err, backend.ErrUnavailable):
+			return err
+		case wait.Wait(waiting):
+		case ctx.Err() != nil:
+			return backend.ContextError(ctx)
+		default:
+			return backend.ErrClosed
+		}
+	}
+}
+
 func (s *Store) namespace() *namespace {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -121,7 +142,7 @@ func (s *Store) knows(epoch string) {
 
 // adoptFirst adopts what was below the root before the bookkeeping.
 func (s *Store) adoptFirst(ctx context.Context) error {
-	if _, err := s.adopt(ctx, ""); err != nil {
+	if err := s.adoptAll(ctx); err != nil {
 		return err
 	}
 	names, args := s.frame(0)

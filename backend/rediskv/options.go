@@ -28,7 +28,7 @@ type Options struct {
 	History History
 	// Dialer is what the client dials with, if it does so with one of this package. nil: it does not.
 	Dialer *Dialer
-	// MaxValueBytes bounds a value, and the values of a transaction together. 0 means 512 MiB, the server's
+	// MaxValueBytes bounds a value, and the keys and values of a transaction together. 0 means 512 MiB, the server's
 	// proto-max-bulk-len.
 	MaxValueBytes int
 }
@@ -45,6 +45,7 @@ const (
 	defaultWatchBuffer = 4 << 20
 	maxKeyBytes        = 64 << 10
 	maxStringBytes     = 512 << 20
+	maxPoolSize        = 1<<16 - 1 // one address of ours has no more ports to one of the server's
 )
 
 func (o Options) withDefaults() Options {

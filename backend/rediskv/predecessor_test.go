@@ -133,11 +133,7 @@ func shortTTLNeverExpires(t *testing.T) {
 
 func lastKeyMakesNoEvent(t *testing.T) {
 	s, _ := setup(t, rediskv.Options{})
-	w, err := s.Watch(t.Context(), "tree", backend.WatchOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer w.Close()
+	w := watching(t, s, "tree", backend.WatchOptions{})
 	put(t, s, "tree/only", "v", backend.PutOptions{})
 	if err := s.Delete(t.Context(), "tree/only", backend.DeleteOptions{}); err != nil {
 		t.Fatal(err)
@@ -185,11 +181,7 @@ func configSetInConstructor(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w, err := s.Watch(t.Context(), "", backend.WatchOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer w.Close()
+	w := watching(t, s, "", backend.WatchOptions{})
 	put(t, s, "k", "v", backend.PutOptions{})
 	next(t, w)
 	if got := admin.ConfigGet(t.Context(), "notify-keyspace-events").Val()["notify-keyspace-events"]; got != "" {
@@ -205,15 +197,11 @@ func configSetInConstructor(t *testing.T) {
 func clusterIsUnusable(t *testing.T) {
 	srv := startCluster(t)
 	s := newStore(t, newClusterClient(t, srv), rediskv.Options{Root: "{app}"})
-	w, err := s.Watch(t.Context(), "", backend.WatchOptions{Snapshot: true})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer w.Close()
+	w := watching(t, s, "", backend.WatchOptions{Snapshot: true})
 	if ev := next(t, w); ev.Kind != backend.Synced {
 		t.Errorf("event %+v", ev)
 	}
-	_, err = s.Commit(t.Context(), backend.Txn{Writes: []backend.Write{{Key: "a/b"}, {Key: "c/d"}}})
+	_, err := s.Commit(t.Context(), backend.Txn{Writes: []backend.Write{{Key: "a/b"}, {Key: "c/d"}}})
 	if err != nil {
 		t.Fatal(err)
 	}

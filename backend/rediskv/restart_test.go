@@ -20,11 +20,7 @@ func TestRestartWithoutPersistence(t *testing.T) {
 	a, b := newStore(t, newClient(t, srv), o), newStore(t, newClient(t, srv), o)
 
 	before := put(t, a, "k", "v", backend.PutOptions{})
-	w, err := a.Watch(ctx, "", backend.WatchOptions{Snapshot: true})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer w.Close()
+	w := watching(t, a, "", backend.WatchOptions{Snapshot: true})
 	next(t, w)
 	token := next(t, w).Token // of Synced
 
@@ -111,11 +107,7 @@ func TestRestoredBackup(t *testing.T) {
 	for _, name := range other.Keys(ctx, "restored*").Val() {
 		backup[name] = other.Dump(ctx, name).Val()
 	}
-	w, err := s.Watch(ctx, "", backend.WatchOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer w.Close()
+	w := watching(t, s, "", backend.WatchOptions{})
 	put(t, s, "k", "2", backend.PutOptions{})
 	token := next(t, w).Token
 	for name, dump := range backup {

@@ -1,6 +1,7 @@
 package rediskv_test
 
 import (
+	"context"
 	"errors"
 	"testing"
 	"time"
@@ -149,4 +150,69 @@ func TestRights(t *testing.T) {
 			t.Errorf("Watch: %v, want ErrPermission", err)
 		}
 	})
+}
+
+// TestDeafLocks: who may not use channels waits for locks and observes them all the same.
+func TestDeafLocks(t *testing.T) {
+	srv := servers.Shared(t, testserver.Spec{Store: testserver.Redis, Config: []string{
+		"user deaf on >p ~app/* ~app=kv/* resetchannels +@all",
+	}})
+	s := as(t, srv, "deaf")
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	heads := make(chan uint64)
+	go func() {
+		defer close(heads)
+		for h, err := range s.Holders(ctx, "l") {
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			select {
+			case heads <- h.Token:
+			case <-ctx.Done():
+			}
+		}
+	}()
+	sees := func(what string, token uint64) {
+		t.Helper()
+		for got := range heads {
+			if got == token {
+				return
+			}
+		}
+		t.Fatalf("%s is not observed", what)
+	}
+	sees("nobody", 0)
+	contend := func() backend.Contender {
+		t.Helper()
+		c, err := s.Contend(ctx, "l", backend.ContendOptions{Lease: time.Hour})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return c
+	}
+	first, second := contend(), contend()
+	sees("the holder", first.Token())
+	waited, looked := make(chan error, 1), make(chan struct{}, 100)
+	s.Client().(*redis.Client).AddHook(hook(func(ctx context.Context, cmd redis.Cmder, next redis.ProcessHook) error {
+		err := next(ctx, cmd)
+		if does(cmd, "look") {
+			looked <- struct{}{}
+		}
+		return err
+	}))
+	go func() { waited <- second.Wait(ctx) }()
+	<-looked
+	if err := first.Release(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-waited; err != nil {
+		t.Fatalf("a lock that was released: %v", err)
+	}
+	sees("the next holder", second.Token())
+	if err := second.Release(ctx); err != nil {
+		t.Fatal(err)
+	}
+	sees("nobody again", 0)
 }

@@ -28,6 +28,8 @@ type sentinels struct {
 
 	mu      sync.Mutex
 	conns   map[*toPrimary]struct{}
+	at      string             // the primary, as a sentinel has told unasked
+	moves   int                // how often one has
 	stop    context.CancelFunc // nil until the first connection
 	stopped bool
 	work    sync.WaitGroup
@@ -49,6 +51,9 @@ func (c *toPrimary) Close() error {
 
 // dial connects to the primary, whatever address the client has.
 func (ss *sentinels) dial(ctx context.Context, network, _ string) (net.Conn, error) {
+	ss.mu.Lock()
+	moves := ss.moves
+	ss.mu.Unlock()
 	addr, err := ss.primary(ctx)
 	if err != nil {
 		return nil, err
@@ -60,9 +65,13 @@ func (ss *sentinels) dial(ctx context.Context, network, _ string) (net.Conn, err
 	c := &toPrimary{conn, addr, ss}
 	ss.mu.Lock()
 	defer ss.mu.Unlock()
-	if ss.stopped {
+	switch {
+	case ss.stopped:
 		_ = conn.Close()
 		return nil, net.ErrClosed
+	case ss.moves != moves && ss.at != addr: // moved did not see this connection
+		_ = conn.Close()
+		return nil, fmt.Errorf("%w: %s has ceased to be the primary", backend.ErrUnavailable, addr)
 	}
 	ss.conns[c] = struct{}{}
 	if ss.stop == nil {
@@ -199,6 +208,8 @@ func (ss *sentinels) listen(ctx context.Context, addr string) (worked bool) {
 func (ss *sentinels) moved(addr string) {
 	var stale []*toPrimary
 	ss.mu.Lock()
+	ss.at = addr
+	ss.moves++
 	for c := range ss.conns {
 		if c.addr != addr {
 			stale = append(stale, c)

@@ -44,8 +44,8 @@ type Store struct {
 
 	mu         sync.Mutex
 	closed     bool
-	reported   bool            // that some names are no keys
 	overlooked bool            // see overlook
+	adopting   *adoption       // nil while nobody looks at everything
 	epoch      string          // see knownEpoch
 	life       context.Context // ends with the Store
 	end        context.CancelFunc
@@ -55,6 +55,7 @@ type Store struct {
 	calls      sync.WaitGroup // requests, and what else runs in the background
 	cleanups   sync.WaitGroup // what has to reach the server before the client is closed
 	closeErr   error
+	foreign    atomic.Int64 // names that are no keys
 	once       sync.Once
 }
 
@@ -72,7 +73,7 @@ func New(client redis.UniversalClient, o Options) *Store {
 	s.jobs = make(chan *job)
 	s.quick.possible = honoursDeadlines(client)
 	s.life, s.end = context.WithCancel(context.Background())
-	s.reaper.s, s.tail.s = s, s
+	s.reaper.s, s.tail.s, s.tail.seldom = s, s, seldom
 	s.contenders.byID = map[string]*contender{}
 	s.contenders.observers = map[*observer]struct{}{}
 	s.names, s.broken = newNames(o.Root, o.Meta)

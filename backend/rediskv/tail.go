@@ -2,7 +2,6 @@ package rediskv
 
 import (
 	"context"
-	"errors"
 	"slices"
 	"strings"
 	"sync"
@@ -17,9 +16,10 @@ import (
 
 // tail is the one ear that a Store has for changes: a connection that hears the messages of the scripts and, where the
 // server sends them, keyspace notifications. Messages are hints. They wake watches and contenders, which then read what
-// happened; a slow poll finds what a lost message would have told. It runs while somebody listens.
+// happened. It runs while somebody listens. See poll for what messages do not tell.
 type tail struct {
-	s *Store
+	s      *Store
+	seldom time.Duration // see poll
 
 	mu        sync.Mutex
 	listeners map[listener]struct{}
@@ -34,10 +34,14 @@ type tail struct {
 type ear struct {
 	*tail
 	hearing atomic.Bool   // there is a connection for messages
+	unsure  atomic.Bool   // messages may have been lost since the last look
 	stir    chan struct{} // there is something in dirty
 
+	// For poll alone: when a look last succeeded, and when one last found a change that no message had told.
+	looked, untold time.Time
+
 	mu    sync.Mutex
-	log   string              // its end, as the last message or poll told
+	log   string              // its end, as the last message or look told; "" before the first
 	dirty map[string]struct{} // keys to look at
 }
 
@@ -56,7 +60,7 @@ type message struct {
 }
 
 const (
-	// beat is how often a connection is tested and the log is polled.
+	// beat is how often a connection is tested.
 	beat = 3 * time.Second
 	// silence is how long a connection may say nothing, answers to tests included, until it is given up.
 	silence = 3 * beat
@@ -174,14 +178,18 @@ func (e *ear) receive(ctx context.Context) (worked bool) {
 				e.s.contenders.headChanged("")
 				continue
 			}
-			if confirmed++; confirmed == expected {
+			switch confirmed++; {
+			case confirmed == expected:
+				// What happened before now may have gone unheard.
+				e.unsure.Store(true)
 				e.hearing.Store(true)
 				defer e.hearing.Store(false)
-				// What happened before now may have gone unheard.
 				e.nudge()
 				if foreign {
 					e.mark("")
 				}
+			case confirmed > expected:
+				return true // go-redis has subscribed on another connection without a word
 			}
 		case *redis.Message:
 			switch {
@@ -212,7 +220,8 @@ func (t *tail) offer(sub *subscription) (withdraw func()) {
 	}
 }
 
-// test makes the server say something, so that a connection that went silent is noticed.
+// test makes the server say something, so that a connection that went silent is noticed. It closes one that fails, lest
+// go-redis makes another one in its place, and what was said meanwhile is missed.
 func test(ctx context.Context, sub subscription) {
 	tick := time.NewTicker(beat)
 	defer tick.Stop()
@@ -222,7 +231,8 @@ func test(ctx context.Context, sub subscription) {
 			return
 		case <-tick.C:
 			if sub.Ping(ctx) != nil {
-				return // Receive fails too
+				sub.Close()
+				return
 			}
 		}
 	}
@@ -264,42 +274,6 @@ func (t *tail) nudge() {
 	for l := range t.listeners {
 		l.nudge()
 	}
-}
-
-// poll tests the server and looks for what no message told.
-func (e *ear) poll(ctx context.Context) {
-	for {
-		p, err := e.s.reap(ctx)
-		if ctx.Err() != nil {
-			return
-		}
-		e.connected(!errors.Is(err, backend.ErrUnavailable))
-		if err == nil {
-			if p.epoch != e.s.knownEpoch() && !e.s.namespace().readOnly {
-				_ = e.s.reopen(ctx) // tells the server that it has lost something; the next poll tries again
-			}
-			e.mu.Lock()
-			moved := e.log != p.log
-			e.log = p.log
-			e.mu.Unlock()
-			if moved {
-				e.nudge()
-			}
-		}
-		select {
-		case <-ctx.Done():
-			return
-		case <-time.After(e.rhythm()):
-		}
-	}
-}
-
-// rhythm is how long to wait between polls: less while no message can come.
-func (e *ear) rhythm() time.Duration {
-	if e.hearing.Load() {
-		return beat
-	}
-	return beat / 6
 }
 
 // notified notes that a key of that native name was changed, perhaps by a script of this library: then the script's

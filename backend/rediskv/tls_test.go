@@ -72,11 +72,7 @@ func TestTLS(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w, err := s.Watch(t.Context(), "", backend.WatchOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer w.Close()
+	w := watching(t, s, "", backend.WatchOptions{})
 	put(t, s, "k", "v", backend.PutOptions{})
 	if ev := next(t, w); ev.Key != "k" {
 		t.Errorf("event %+v", ev)
@@ -166,11 +162,7 @@ func TestRightsThatEnd(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w, err := s.Watch(t.Context(), "", backend.WatchOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer w.Close()
+	w := watching(t, s, "", backend.WatchOptions{})
 	put(t, s, "k", "v", backend.PutOptions{})
 	next(t, w)
 	if err := admin.Do(t.Context(), "acl", "deluser", "app").Err(); err != nil {

@@ -18,13 +18,19 @@ func (s *Store) Commit(ctx context.Context, t backend.Txn) (backend.TxnResult, e
 			return backend.TxnResult{}, fmt.Errorf("%w: a transaction of over %d bytes", backend.ErrTooLarge, s.caps.MaxTxnBytes)
 		}
 	}
-	// The checks come first, in their order, each with the write of its key if there is one: the script looks at a key
-	// once, and all conditions before the first write.
+	// The checks come first, those of locks before the others, as a lost lock is told before anything else, each with the
+	// write of its key if there is one: the script looks at a key once, and all conditions before the first write.
 	ops := make([]op, 0, len(t.Checks)+len(t.Writes))
-	at := make(map[string]int, len(t.Checks))
-	for _, c := range t.Checks {
+	checks := make([]int, 0, len(t.Checks)) // of each of the first ops, its check
+	for i, c := range t.Checks {
 		if c.If == backend.LockHeld {
 			ops = append(ops, op{key: c.Holder, condition: 'h', of: s.names.lock(c.Key).contenders, action: '-'})
+			checks = append(checks, i)
+		}
+	}
+	at := make(map[string]int, len(t.Checks))
+	for i, c := range t.Checks {
+		if c.If == backend.LockHeld {
 			continue
 		}
 		if err := s.checkKey(c.Key); err != nil {
@@ -33,6 +39,7 @@ func (s *Store) Commit(ctx context.Context, t backend.Txn) (backend.TxnResult, e
 		cond, of := condition(c.If, c.Revision)
 		at[c.Key] = len(ops)
 		ops = append(ops, op{key: c.Key, condition: cond, of: of, action: '-'})
+		checks = append(checks, i)
 	}
 	place := make([]int, len(t.Writes))
 	for i, w := range t.Writes {
@@ -56,7 +63,8 @@ func (s *Store) Commit(ctx context.Context, t backend.Txn) (backend.TxnResult, e
 		if f >= len(t.Checks) {
 			return backend.TxnResult{}, fmt.Errorf("%w: a write without a check failed one", backend.ErrCorrupt)
 		}
-		return backend.TxnResult{}, &backend.CheckError{Index: f, Key: t.Checks[f].Key, Err: t.Checks[f].If.Failed()}
+		c := t.Checks[checks[f]]
+		return backend.TxnResult{}, &backend.CheckError{Index: checks[f], Key: c.Key, Err: c.If.Failed()}
 	}
 	out := backend.TxnResult{Revision: res.revision, Entries: make([]backend.Entry, len(t.Writes))}
 	for i, w := range t.Writes {

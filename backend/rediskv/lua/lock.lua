@@ -60,22 +60,23 @@ end
 -- admit lets everybody hold who may: the rule of backend.Admitted.
 local function admit()
   local slots = tonumber(call('HGET', CONTENDERS, 'slots') or '1')
-  local i, blocked = 0, false
+  local i, shares, slotted = 0, false, false
   while true do
     local ids = call('ZRANGE', QUEUE, i, i + 31)
     if #ids == 0 then return end
     for _, id in ipairs(ids) do
-      if blocked and i >= slots then return end
+      if slotted and i >= slots then return end
       local c = get(id)
       local may = i == 0
-      if c.shared then may = not blocked elseif c.slots > 1 then may = i < c.slots end
+      if c.shared then may = not slotted elseif c.slots > 1 then may = not shares and i < c.slots end
       if may and not c.held then
         if grace(c.lease) > 0 then return end
         c.held = true
         save(id, c)
         if id ~= ID then tell(c, 'held', id) end
       end
-      blocked = blocked or not c.shared
+      if c.shared then shares = true elseif c.slots > 1 then slotted = true else return end
+      if shares and slotted then return end
       i = i + 1
     end
   end

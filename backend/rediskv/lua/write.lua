@@ -53,7 +53,7 @@ for i = 1, count do
   if action == 'p' then
     local ends = '0'
     if ttl == 'k' then
-      ends, lease = cur.expires, cur.lease
+      if cur.lease == '' then ends = cur.expires end -- a lease's is none: its owner has lost the key
     elseif ttl ~= '0' then
       ends = int(nowms + ttl)
     end
