@@ -33,8 +33,7 @@ var (
 // or for the connection's end. Answers come in order, so the client has got all that the server sent before, events
 // among it.
 //
-// It knows of no contexts: call runs it. What it answers does not count as seen (link.saw), for it is the client that
-// tells the next server what this session has seen.
+// It knows of no contexts: call runs it.
 func (w *wire) ask(kind int32, body []byte) answer {
 	w.mu.Lock()
 	c := w.current

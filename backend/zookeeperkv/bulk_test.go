@@ -382,3 +382,29 @@ func TestGarbledAnswers(t *testing.T) {
 		_, _ = decodeResults(bad, ops)
 	}
 }
+
+// What multiRead has shown to a session no server may take back to which it goes on: a list that is made on one server
+// would show what the watch beside it, on the next, is yet to tell.
+func TestReconnectNoOlderThanAsked(t *testing.T) {
+	p := newProxy(t, shared(t))
+	root := testserver.UniqueName(t)
+	s, other := open(t, p.addr(), root, Options{}), open(t, shared(t), root, Options{})
+	keys := fill(t, s, "d", 1, 10, 10)
+	listed(t, s, "", backend.ListOptions{}) // the server has been asked what it can
+	rev := put(t, other, keys[0], "new").Revision
+	asked := p.of(opMultiRead)
+	entries, err := s.GetMany(t.Context(), keys, backend.GetOptions{Stale: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if entries[0].Revision < rev || p.of(opMultiRead) == asked {
+		t.Fatalf("revision %d, want %d, after %d requests", entries[0].Revision, rev, p.of(opMultiRead)-asked)
+	}
+	p.cut()
+	if _, err := s.Get(t.Context(), keys[1], backend.GetOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if seen := p.presented(); seen < int64(rev) {
+		t.Errorf("connected again as one that has seen %d, and has seen %d", seen, rev)
+	}
+}

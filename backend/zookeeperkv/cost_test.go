@@ -92,8 +92,13 @@ func TestCost(t *testing.T) {
 	} {
 		if l == nil {
 			var err error
+			const opGetChildren2 = 12
+			before := p.of(opGetChildren2)
 			l, err = s.Register(ctx, "ttl/leased", nil, backend.RegisterOptions{TTL: time.Minute})
 			must(err)
+			testserver.Eventually(t, 10*time.Second, "the reaper lists the new second", func() bool {
+				return p.of(opGetChildren2) > before
+			})
 			settle(t, p)
 		}
 		before, trips := p.requests(), p.delay(20*time.Millisecond)
@@ -139,13 +144,7 @@ func TestCostOfWatches(t *testing.T) {
 	}
 	settle(t, p)
 	requests, pings := p.requests(), p.pings()
-	deadline := time.Now().Add(20 * time.Second)
-	for p.pings() < pings+3 { // one each 1.3 s
-		if time.Now().After(deadline) {
-			t.Fatal("no pings")
-		}
-		time.Sleep(20 * time.Millisecond)
-	}
+	testserver.Eventually(t, 20*time.Second, "three pings, of which there is one each 1.3 s", func() bool { return p.pings() >= pings+3 })
 	if n := p.requests() - requests; n != 0 {
 		t.Errorf("%d requests while nothing happens", n)
 	}

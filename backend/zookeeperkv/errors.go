@@ -9,7 +9,7 @@ import (
 )
 
 var (
-	errNoAnswer = backend.Because(backend.ErrUnavailable, errors.New("no answer from ZooKeeper within the dial timeout"))
+	errNoAnswer = errors.New("no answer from ZooKeeper within the dial timeout")
 	errLost     = errors.New("connection to ZooKeeper lost before the answer came")
 )
 
@@ -34,8 +34,11 @@ func outcome(e effect, err error) (retry bool, _ error) {
 
 // abandoned is the error of a request that was sent and whose answer nobody waits for any more.
 func abandoned(e effect, cause error) error {
-	if e == writes {
+	switch {
+	case e == writes:
 		return backend.Because(backend.ErrUncertain, cause)
+	case cause == errNoAnswer:
+		return backend.Because(backend.ErrUnavailable, cause)
 	}
 	return cause
 }
@@ -77,6 +80,20 @@ func sentinel(err error) error {
 func moved(err error) bool {
 	return errors.Is(err, zk.ErrNoNode) || errors.Is(err, zk.ErrNodeExists) || errors.Is(err, zk.ErrBadVersion) ||
 		errors.Is(err, zk.ErrNotEmpty)
+}
+
+// unanswered is the error of a call that asks for no write, err being that of a write of the store's own on the way: its
+// lost reply leaves nothing uncertain.
+func unanswered(err error) error {
+	switch {
+	case errors.Is(err, backend.ErrClosed):
+		return backend.ErrClosed
+	case errors.Is(err, errNoAnswer):
+		return backend.Because(backend.ErrUnavailable, errNoAnswer)
+	case errors.Is(err, backend.ErrUncertain):
+		return backend.Because(backend.ErrUnavailable, errLost)
+	}
+	return err
 }
 
 func isUnavailable(err error) bool { return errors.Is(err, backend.ErrUnavailable) }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -287,5 +288,77 @@ func TestWatchesAreNotPiledUp(t *testing.T) {
 	}
 	if n := p.watches(); n > 2*5+4 { // and the bookkeeping's two lists, while they are missing
 		t.Errorf("%d watches were set", n)
+	}
+}
+
+// R36: what was not answered is ErrUnavailable, which says that nothing was applied, if it only reads, and ErrUncertain
+// alone if it writes.
+func TestSilentServer(t *testing.T) {
+	p := newProxy(t, shared(t))
+	s := open(t, p.addr(), testserver.UniqueName(t), Options{DialTimeout: 500 * time.Millisecond})
+	put(t, s, "k", "v")
+	resume := p.pause()
+	defer resume()
+	all := calls(s)
+	for name, want := range map[string]struct{ is, not error }{
+		"Put": {backend.ErrUncertain, backend.ErrUnavailable},
+		"Get": {backend.ErrUnavailable, backend.ErrUncertain},
+	} {
+		if err := all[name](t.Context()); !errors.Is(err, want.is) || errors.Is(err, want.not) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// R38: more calls than may be under way wait for a silent server no longer than the others.
+func TestManyCallsWhileTheServerIsSilent(t *testing.T) {
+	p := newProxy(t, shared(t))
+	s := open(t, p.addr(), testserver.UniqueName(t), Options{DialTimeout: 500 * time.Millisecond, SessionTimeout: 30 * time.Second})
+	put(t, s, "k", "v")
+	get := func() error {
+		_, err := s.Get(t.Context(), "k", backend.GetOptions{Stale: true})
+		return err
+	}
+	if err := get(); err != nil {
+		t.Fatal(err)
+	}
+	resume := p.pause()
+	defer resume()
+	begin := time.Now()
+	var wg sync.WaitGroup
+	for range maxInFlight + 20 {
+		wg.Go(func() {
+			if err := get(); !errors.Is(err, backend.ErrUnavailable) {
+				t.Errorf("got %v", err)
+			}
+		})
+	}
+	wg.Wait()
+	if d := time.Since(begin); d > 5*time.Second {
+		t.Errorf("returned after %v", d)
+	}
+}
+
+// R38: calls that have to know of expiries first, and cannot, do not wait for each other's dial timeouts.
+func TestManyReadsWhileNobodyListens(t *testing.T) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	addr := ln.Addr().String()
+	ln.Close()
+	s := open(t, addr, "r", Options{DialTimeout: 500 * time.Millisecond})
+	begin := time.Now()
+	var wg sync.WaitGroup
+	for range 20 {
+		wg.Go(func() {
+			if _, err := s.Get(t.Context(), "k", backend.GetOptions{Stale: true}); !errors.Is(err, backend.ErrUnavailable) {
+				t.Errorf("got %v", err)
+			}
+		})
+	}
+	wg.Wait()
+	if d := time.Since(begin); d > 5*time.Second {
+		t.Errorf("returned after %v", d)
 	}
 }

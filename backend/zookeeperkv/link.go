@@ -2,7 +2,6 @@ package zookeeperkv
 
 import (
 	"context"
-	"errors"
 	"log/slog"
 	"sync"
 	"sync/atomic"
@@ -161,7 +160,7 @@ func call[T any](ctx context.Context, l *link, e effect, request func(*zk.Conn) 
 		if err := l.ready(ctx, timer.C, last); err != nil {
 			return zero, err
 		}
-		f, err := launch(ctx, l, request, late)
+		f, err := launch(ctx, l, timer.C, request, late)
 		if err != nil {
 			return zero, err
 		}
@@ -210,7 +209,7 @@ func call[T any](ctx context.Context, l *link, e effect, request func(*zk.Conn) 
 }
 
 // launch starts a request in a goroutine of its own.
-func launch[T any](ctx context.Context, l *link, request func(*zk.Conn) (T, error), late func(T, error)) (*flight[T], error) {
+func launch[T any](ctx context.Context, l *link, timeout <-chan time.Time, request func(*zk.Conn) (T, error), late func(T, error)) (*flight[T], error) {
 	select {
 	case l.slots <- struct{}{}:
 	default:
@@ -218,6 +217,8 @@ func launch[T any](ctx context.Context, l *link, request func(*zk.Conn) (T, erro
 		case l.slots <- struct{}{}:
 		case <-ctx.Done():
 			return nil, backend.ContextError(ctx)
+		case <-timeout:
+			return nil, backend.Because(backend.ErrUnavailable, errNoAnswer)
 		case <-l.done:
 			return nil, backend.ErrClosed
 		}
@@ -314,12 +315,7 @@ func (l *link) sync(ctx context.Context, path string) *barrier {
 	run := func() {
 		// Not the caller's context: others may have joined.
 		_, b.err = call(context.WithoutCancel(ctx), l, writes, func(c *zk.Conn) (string, error) { return c.Sync(b.path) }, nil)
-		switch {
-		case errors.Is(b.err, backend.ErrClosed):
-			b.err = backend.ErrClosed
-		case errors.Is(b.err, backend.ErrUncertain): // not by a sync
-			b.err = backend.Because(backend.ErrUnavailable, errLost)
-		}
+		b.err = unanswered(b.err)
 		if l.wire != nil {
 			l.wire.forget(b.path)
 		}

@@ -109,17 +109,46 @@ func TestKeyGoesWithWhatIsBelow(t *testing.T) {
 	if n, err := s.DeletePrefix(t.Context(), ""); err != nil || n != 3 {
 		t.Fatalf("DeletePrefix: %d, %v", n, err)
 	}
-	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+	testserver.Eventually(t, 10*time.Second, "nothing below the root", func() bool {
 		names, _, err := c.Children(s.root)
-		if err != nil {
-			t.Fatal(err)
+		return err == nil && len(names) == 0
+	})
+}
+
+// Of a key and the one below it, deleted at the same time, no node stays, whichever goes first.
+func TestKeyAndTheOneBelowItGoTogether(t *testing.T) {
+	const opExists = 3
+	root := testserver.UniqueName(t)
+	p := newProxy(t, shared(t))
+	slow, s, c := open(t, p.addr(), root, Options{}), open(t, shared(t), root, Options{}), raw(t, shared(t))
+	drop := func(s *Store, key string) {
+		if err := s.Delete(t.Context(), key, backend.DeleteOptions{}); err != nil {
+			t.Errorf("Delete %q: %v", key, err)
 		}
-		if len(names) == 0 {
-			break
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("below the root there still is %q", names)
-		}
+	}
+	fill := func() {
+		put(t, s, "k", "v")
+		put(t, s, "k/below", "v")
+	}
+	for _, keys := range [][2]string{{"k", "k/below"}, {"k/below", "k"}} {
+		fill()
+		drop(slow, "k/below") // so that it knows the guards as they are
+		drop(slow, "k")
+		fill()
+		settle(t, p)
+		before := p.of(opExists)
+		p.delay(200 * time.Millisecond)
+		var wg sync.WaitGroup
+		wg.Go(func() { drop(slow, keys[0]) })
+		testserver.Eventually(t, 10*time.Second, "the first has looked", func() bool { return p.of(opExists) > before })
+		drop(s, keys[1])
+		s.tidying.Wait()
+		p.delay(0)
+		wg.Wait()
+		testserver.Eventually(t, 10*time.Second, "nothing below the root", func() bool {
+			names, _, err := c.Children(s.root)
+			return err == nil && len(names) == 0
+		})
 	}
 }
 
@@ -252,6 +281,51 @@ func TestBookkeepingIsTidy(t *testing.T) {
 	}
 }
 
+// What is left of the expiry of a key that was overwritten without a TTL goes when that time has come, and the key stays.
+func TestExpiryOfAnOverwrittenKeyGoes(t *testing.T) {
+	addr := shared(t)
+	s, c := open(t, addr, testserver.UniqueName(t), Options{}), raw(t, addr)
+	if _, err := s.Put(t.Context(), "k", nil, backend.PutOptions{TTL: time.Second}); err != nil {
+		t.Fatal(err)
+	}
+	put(t, s, "k", "stays")
+	testserver.Eventually(t, 15*time.Second, "no stamp is left", func() bool { return stamps(t, c, s) == 0 })
+	if e, err := s.Get(t.Context(), "k", backend.GetOptions{}); err != nil || string(e.Value) != "stays" || !e.Expires.IsZero() {
+		t.Errorf("%+v, %v", e, err)
+	}
+}
+
+// A stamp that is extended just when the reaper is through with its second is listed under the second that it is for now.
+func TestStampThatIsExtendedWhileItsSecondIsReaped(t *testing.T) {
+	addr := shared(t)
+	s, c := open(t, addr, testserver.UniqueName(t), Options{}), raw(t, addr)
+	ctx := t.Context()
+	for _, ttl := range []time.Duration{time.Hour, 2 * time.Hour} {
+		if _, err := s.Put(ctx, "k", nil, backend.PutOptions{TTL: ttl}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	at := slotOf(s.root + "/k")
+	old, err := s.readStamp(ctx, s.link, s.root+"/k")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.reaper.unlist(ctx, old.due, at.bucket+at.digest); err != nil {
+		t.Fatal(err)
+	}
+	now, err := s.readStamp(ctx, s.link, s.root+"/k")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, listed := nodeAt(t, c, s.duePathOf(now.due, at))
+	if now.due <= old.due || now.time() != old.time() || !listed || stamps(t, c, s) != 2 {
+		t.Errorf("%+v after %+v, listed: %v, %d nodes", now, old, listed, stamps(t, c, s))
+	}
+	if e, err := s.Get(ctx, "k", backend.GetOptions{}); err != nil || e.Expires.IsZero() {
+		t.Errorf("%+v, %v", e, err)
+	}
+}
+
 func stamps(t *testing.T, c *zk.Conn, s *Store) (n int) {
 	buckets, _, err := c.Children(s.meta + "/ttl")
 	if err != nil {
@@ -276,4 +350,27 @@ func stamps(t *testing.T, c *zk.Conn, s *Store) (n int) {
 		n += len(names)
 	}
 	return n
+}
+
+// expiring puts a key that expires in a second, and waits until its node is gone.
+func expiring(t *testing.T, s *Store, c *zk.Conn, key string) {
+	t.Helper()
+	if _, err := s.Put(t.Context(), key, nil, backend.PutOptions{TTL: time.Second}); err != nil {
+		t.Fatal(err)
+	}
+	testserver.Eventually(t, 15*time.Second, key+" is deleted", func() bool {
+		_, there := nodeAt(t, c, s.root+"/"+key)
+		return !there
+	})
+}
+
+// A key that expires soon does not wait for one that expires late.
+func TestReaperLooksAtWhatComesFirst(t *testing.T) {
+	addr := shared(t)
+	s, c := open(t, addr, testserver.UniqueName(t), Options{}), raw(t, addr)
+	if _, err := s.Put(t.Context(), "late", nil, backend.PutOptions{TTL: time.Hour}); err != nil {
+		t.Fatal(err)
+	}
+	expiring(t, s, c, "first") // from then on "late" is the next
+	expiring(t, s, c, "second")
 }

@@ -73,6 +73,9 @@ func (c *contender) makeDir(ctx context.Context) error {
 	if err == nil || errors.Is(err, zk.ErrNodeExists) {
 		return nil
 	}
+	if errors.Is(err, errNoAnswer) {
+		return unanswered(err)
+	}
 	if ctx.Err() != nil || errors.Is(err, backend.ErrPermission) || errors.Is(err, backend.ErrUnavailable) || errors.Is(err, backend.ErrClosed) {
 		return c.s.locked(err)
 	}

@@ -143,8 +143,9 @@ func (tx *txn) remove() {
 		tx.bumped[guardOf(g.path)] = true
 		if int(g.stat.NumChildren)+tx.grows[g.path] > 0 {
 			tx.add(ofKey, 0, &zk.SetDataRequest{Path: g.path, Version: version})
-			// Its last children may be directories that are found to be empty only when the rest is done.
-			if slices.ContainsFunc(gone, func(below *target) bool { return strings.HasPrefix(below.path, g.path+"/") }) {
+			// Its last children may be directories that are found to be empty only when the rest is done, or keys that others
+			// delete at this moment, to whom it is a key still.
+			if g.stat.NumChildren <= fewChildren {
 				tx.later = append(tx.later, g.path)
 			}
 			continue
@@ -184,8 +185,8 @@ func (tx *txn) stampAll(ctx context.Context) error {
 	s := tx.s
 	for _, g := range tx.order {
 		g.stamp2 = nil
-		if g.write == nil || g.skip {
-			continue
+		if g.write == nil || g.skip && g.stale == nil {
+			continue // what is skipped may have the stamp of a value that it has no more
 		}
 		old := g.stamp
 		if old == nil {
@@ -284,9 +285,10 @@ func (tx *txn) prune(ctx context.Context) error {
 const fewChildren = 256
 
 // mayEmpty notes a directory that keeps some children, unless others delete those at this moment: of two deletes that
-// overlap, each sees the other's key, and neither takes the directory along.
+// overlap, each sees the other's key, and neither takes the directory along. So it is with one that has none and is a key.
 func (tx *txn) mayEmpty(dir string, n node, by int) {
-	if n.exists && n.stat.DataLength == 0 && int(n.stat.NumChildren)+by <= fewChildren {
+	left := int(n.stat.NumChildren) + by
+	if n.exists && (n.stat.DataLength == 0 && left <= fewChildren || left == 0) {
 		tx.later = append(tx.later, dir)
 	}
 }

@@ -24,12 +24,14 @@ type proxy struct {
 	ops     map[int32]int64
 	watched int
 	conns   map[net.Conn]bool
-	lose    func(op int32) bool // whether to cut instead of passing the answer to the next request of this type
-	old     bool                // multiRead is unknown, as before 3.6
-	slow    time.Duration       // by which answers are late
-	trips   int64               // requests that came while none was under way
+	lose    func(op int32) bool         // whether to cut instead of passing the answer to the next request of this type
+	before  func(op int32, path string) // called before a request that begins with a path is passed on
+	old     bool                        // multiRead is unknown, as before 3.6
+	slow    time.Duration               // by which answers are late
+	trips   int64                       // requests that came while none was under way
 	flying  int
 	pinged  int64
+	seen    int64 // what the last handshake said
 }
 
 func newProxy(t testing.TB, server string) *proxy {
@@ -82,6 +84,13 @@ func (p *proxy) delay(d time.Duration) (trips int64) {
 	return p.trips
 }
 
+// hook has before called before each request that begins with a path is passed on, one at a time for each connection.
+func (p *proxy) hook(before func(op int32, path string)) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.before = before
+}
+
 // age makes the server one that is older than 3.6, or new again.
 func (p *proxy) age(old bool) {
 	p.mu.Lock()
@@ -101,6 +110,13 @@ func (p *proxy) watches() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.watched
+}
+
+// presented is the zxid up to which the last client that connected has seen the data, as it says.
+func (p *proxy) presented() int64 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.seen
 }
 
 func (p *proxy) cut() {
@@ -191,7 +207,11 @@ func (l *proxied) copy(to, from net.Conn, requests bool) {
 			p.moving.Wait()
 		}
 		drop, unknown := false, false
+		var before func(int32, string)
 		slow := p.slow
+		if first && requests && len(frame) >= 16 {
+			p.seen = int64(binary.BigEndian.Uint64(frame[8:]))
+		}
 		if !first {
 			xid := int32(binary.BigEndian.Uint32(frame[4:]))
 			if requests && xid == xidPing {
@@ -204,6 +224,7 @@ func (l *proxied) copy(to, from net.Conn, requests bool) {
 					p.trips++
 				}
 				p.flying++
+				before = p.before
 				unknown = p.old && op == opMultiRead
 				if (op == 3 || op == 4 || op == 12) && frame[len(frame)-1] == 1 {
 					p.watched++ // exists, getData and getChildren2 end with the wish for a watch
@@ -220,6 +241,9 @@ func (l *proxied) copy(to, from net.Conn, requests bool) {
 			}
 		}
 		p.mu.Unlock()
+		if before != nil {
+			before(int32(binary.BigEndian.Uint32(frame[8:])), firstPath(frame[12:]))
+		}
 		if unknown {
 			// What a server does that knows no such type: it answers, and closes the connection.
 			answer := binary.BigEndian.AppendUint32(nil, 16)
@@ -233,7 +257,7 @@ func (l *proxied) copy(to, from net.Conn, requests bool) {
 			return
 		}
 		if !requests && slow > 0 {
-			time.Sleep(slow)
+			time.Sleep(slow) // a server far away
 		}
 		if xid := int32(binary.BigEndian.Uint32(frame[4:])); !requests && !first && xid != xidPing && xid != -1 {
 			p.mu.Lock()
@@ -244,4 +268,16 @@ func (l *proxied) copy(to, from net.Conn, requests bool) {
 			return
 		}
 	}
+}
+
+// firstPath is the path that the body of a request begins with, if it begins with one.
+func firstPath(body []byte) string {
+	if len(body) < 4 {
+		return ""
+	}
+	n := int(binary.BigEndian.Uint32(body))
+	if len(body) < 4+n {
+		return ""
+	}
+	return string(body[4 : 4+n])
 }

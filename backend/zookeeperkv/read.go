@@ -120,8 +120,8 @@ func (s *Store) reach(ctx context.Context, l *link, rev backend.Revision) error 
 			if err := b.wait(ctx, true); err != nil {
 				return err
 			}
-		} else if err := s.tick(ctx, l); err != nil {
-			return err
+		} else if err := s.tick(ctx, l); err != nil && ctx.Err() == nil {
+			return unanswered(err)
 		}
 		if l.zxid() >= int64(rev) {
 			return nil

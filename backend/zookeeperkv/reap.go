@@ -92,6 +92,9 @@ func (r *reaper) run(ctx context.Context) {
 	}
 }
 
+// listAgain is how long after a change the seconds are listed again.
+const listAgain = time.Second
+
 // round looks what is due, deals with it, and waits for the next that will be.
 func (r *reaper) round(ctx context.Context) error {
 	l := r.s.link
@@ -114,16 +117,18 @@ func (r *reaper) round(ctx context.Context) error {
 			return err
 		}
 	}
+	var again <-chan time.Time
 	for {
 		select {
 		case <-fired:
-			// New seconds lie ahead, so there is no hurry, and there may be one every second.
+			// A new second may come before the next that was listed. It lies a second ahead, as no TTL is shorter, and there
+			// may be one every second: there is no hurry.
 			fired = nil
-			if next == nil {
-				t := time.NewTimer(300 * time.Millisecond)
-				defer t.Stop()
-				next = t.C
-			}
+			t := time.NewTimer(listAgain)
+			defer t.Stop()
+			again = t.C
+		case <-again:
+			return nil
 		case <-next:
 			return nil
 		case <-changed:
@@ -223,7 +228,7 @@ func (r *reaper) chunk(ctx context.Context, second int64, names []string) error 
 			return err
 		}
 	}
-	// What is listed still is listed in vain, or was renewed this moment and is found at its next second.
+	// What is listed still is listed in vain, or was extended this moment.
 	return parallel(ctx, len(names), func(ctx context.Context, i int) error {
 		return s.unless(r.unlist(ctx, second, names[i]))
 	})
@@ -240,7 +245,10 @@ func (r *reaper) unlist(ctx context.Context, second int64, name string) error {
 		}
 		if n.data != nil {
 			if t, err := parseStamp(n); err == nil && t.due == second {
-				return nil
+				if s.expired(t) {
+					return nil
+				}
+				return r.relist(ctx, *t, at) // extended this moment
 			}
 		}
 	}

@@ -205,12 +205,20 @@ func (x *stampIndex) load(ctx context.Context, s *Store, l *link) error {
 // stamped reports whether the key at path may have a stamp.
 func (s *Store) stamped(ctx context.Context, l *link, path string) (bool, error) {
 	bucket := bucketOf(path)
+	var late <-chan time.Time // whoever has the turn may be waiting for the dial timeout, and so may those before
 	for {
 		if may, ok := l.stamps.may(l, bucket); ok {
 			return may, nil
 		}
+		if late == nil {
+			t := time.NewTimer(l.dialTimeout)
+			defer t.Stop()
+			late = t.C
+		}
 		select {
 		case l.stamps.turn <- struct{}{}:
+		case <-late:
+			return false, backend.Because(backend.ErrUnavailable, errNoAnswer)
 		case <-ctx.Done():
 			return false, backend.ContextError(ctx)
 		}

@@ -143,8 +143,8 @@ func (s *Store) Conn() *zk.Conn { return s.link.conn }
 // Root returns the node below which the keys lie.
 func (s *Store) Root() string { return s.root }
 
-// Foreign returns how many nodes were met below the root whose names are no canonical key's. They are skipped.
-func (s *Store) Foreign() int64 { return s.foreign.Load() }
+// ForeignNames is how many times a node was met below the root, and skipped, whose name is no canonical key's.
+func (s *Store) ForeignNames() int64 { return s.foreign.Load() }
 
 // Capabilities implements backend.Store.
 func (s *Store) Capabilities() backend.Capabilities {

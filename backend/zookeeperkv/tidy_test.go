@@ -127,7 +127,7 @@ func (y *tidy) look(t testing.TB, root string) {
 			t.Errorf("%d nodes are left over: %q", len(over), over[:min(5, len(over))])
 			break
 		}
-		time.Sleep(20 * time.Millisecond)
+		time.Sleep(20 * time.Millisecond) // and look again
 	}
 	remove(t, c, s.root, s.meta)
 }

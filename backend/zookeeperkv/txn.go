@@ -180,6 +180,9 @@ func (tx *txn) attempt(ctx context.Context) (rev backend.Revision, again bool, e
 		if tx.attempts == 1 {
 			return 0, true, nil
 		}
+		if lost := tx.lost(ctx); lost != nil {
+			failed = lost
+		}
 		return 0, false, failed
 	}
 	if err := tx.build(ctx); err != nil {
@@ -202,8 +205,7 @@ func (tx *txn) attempt(ctx context.Context) (rev backend.Revision, again bool, e
 	switch tag.kind {
 	case ofLock:
 		if errors.Is(err, zk.ErrNoNode) {
-			c := tx.held[tag.i]
-			return 0, false, &backend.CheckError{Index: tx.heldAt[tag.i], Key: c.Key, Err: backend.ErrLockLost}
+			return 0, false, tx.lockLost(tag.i)
 		}
 	case ofGuard:
 		tx.s.guards.forget(tag.i)
@@ -288,7 +290,30 @@ func (s *Store) missing(ctx context.Context, path string) ([]string, error) {
 	return above, err
 }
 
-// failed returns the first check that does not hold.
+// lost returns the check of a lock that is no longer held: of all that fail it is told first. It reads after the survey's
+// sync, so that no server has an older answer.
+func (tx *txn) lost(ctx context.Context) error {
+	there := make([]bool, len(tx.held))
+	err := parallel(ctx, len(tx.held), func(ctx context.Context, i int) error {
+		n, err := tx.s.exists(ctx, tx.s.link, tx.held[i].Holder)
+		there[i] = n.exists
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	if i := slices.Index(there, false); i >= 0 {
+		return tx.lockLost(i)
+	}
+	return nil
+}
+
+// lockLost is the error of the lock check numbered i.
+func (tx *txn) lockLost(i int) error {
+	return &backend.CheckError{Index: tx.heldAt[i], Key: tx.held[i].Key, Err: backend.ErrLockLost}
+}
+
+// failed returns the first check of a key that does not hold.
 func (tx *txn) failed() error {
 	var first *target
 	for _, g := range tx.order {

@@ -71,6 +71,7 @@ type watch struct {
 	first    map[string]bits // nodes to be read before the next Progress or Synced, and before those in dirty
 	caught   bool            // so are those that are being read, and what is found below them
 	progress bool
+	reached  int64 // the state that the next Progress is no older than
 	queue    []backend.Event
 	bytes    int
 	err      error // final
@@ -152,10 +153,11 @@ func (w *watch) Sync(ctx context.Context) error {
 	if err := w.l.sync(ctx, w.s.root).wait(ctx, true); err != nil {
 		return err
 	}
+	reached := w.l.zxid() // of it, too, all that came before is marked, or is when we have caught up
 	w.l.hub.catchUp()
 	w.mu.Lock()
 	w.hasten()
-	w.progress = true
+	w.progress, w.reached = true, reached
 	w.mu.Unlock()
 	signal(w.wake)
 	return nil

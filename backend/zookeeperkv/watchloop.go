@@ -95,6 +95,10 @@ func (w *watch) exist(r result) {
 		return
 	}
 	w.remember(k, r)
+	if !r.exists && !w.o.Key {
+		w.forget(r.job.path) // or its directory would not bring it back
+		return
+	}
 	if !k.live || !w.o.Snapshot {
 		return
 	}
@@ -124,7 +128,7 @@ func (w *watch) step() (more bool, err error) {
 	w.expire()
 	jobs := w.take()
 	if len(jobs) == 0 {
-		w.settle(epoch)
+		w.settle()
 		return false, nil
 	}
 	results, err := w.read(jobs)
@@ -137,7 +141,7 @@ func (w *watch) step() (more bool, err error) {
 		return true, nil
 	}
 	w.apply(results)
-	w.settle(epoch)
+	w.settle()
 	return true, nil
 }
 
@@ -195,11 +199,17 @@ func (w *watch) expire() {
 }
 
 // settle says what is to be said once everything is read that has to be read before.
-func (w *watch) settle(epoch uint64) {
+func (w *watch) settle() {
 	w.mu.Lock()
 	settled := len(w.first) == 0
-	// On a new connection something may have been missed that is not known yet.
-	progress := w.progress && settled && epoch == w.epoch
+	// On a new connection something may have been missed that is not known yet. It is looked up behind the flag: the sync
+	// may have been answered on a connection that was made since this step began.
+	progress := w.progress && settled
+	if progress {
+		epoch, _ := w.l.session.now()
+		progress = epoch == w.epoch
+	}
+	reached := w.reached
 	if progress {
 		w.progress = false
 	}
@@ -209,7 +219,7 @@ func (w *watch) settle(epoch uint64) {
 		w.push(backend.Event{Kind: backend.Synced})
 	}
 	if progress {
-		w.push(backend.Event{Kind: backend.Progress})
+		w.push(backend.Event{Kind: backend.Progress, Entry: backend.Entry{Revision: backend.Revision(reached)}})
 	}
 }
 

@@ -29,9 +29,9 @@ const xidPing = -2
 type dialFunc func(ctx context.Context, network, address string) (net.Conn, error)
 
 // wire looks at the frames of a connection that the driver opened, for what the client does not tell: when a request has
-// been written, when the server was last heard and up to which zxid, and what session timeout it granted. It leaves the
-// client's frames as they are, and puts requests of the driver's own between them (ask), whose answers the client does not
-// see.
+// been written, when the server was last heard and up to which zxid, and what session timeout it granted. It puts requests
+// of the driver's own between the client's frames (ask), whose answers the client does not see, and so it tells the next
+// server for the client what the session has seen (present). All other frames it leaves as they are.
 type wire struct {
 	dial      dialFunc
 	handshake time.Duration
@@ -186,6 +186,9 @@ func (c *wireConn) Write(frame []byte) (int, error) {
 	if len(frame) >= 8 && (!c.open || int32(binary.BigEndian.Uint32(frame[4:])) == xidPing) {
 		c.w.pinging()
 	}
+	if !c.open {
+		c.present(frame)
+	}
 	ready := false
 	if len(frame) >= 12 && c.open {
 		kind := int32(binary.BigEndian.Uint32(frame[8:]))
@@ -205,6 +208,19 @@ func (c *wireConn) Write(frame []byte) (int, error) {
 		written()
 	}
 	return n, err
+}
+
+// present has a handshake that takes up a session say what the session has seen, as the client says what it has seen
+// itself: a server that is behind that refuses it, and so what the session reads never goes back. The frame is length,
+// protocol version, zxid, session timeout, session.
+func (c *wireConn) present(handshake []byte) {
+	if len(handshake) < 28 || binary.BigEndian.Uint64(handshake[20:]) == 0 {
+		return
+	}
+	seen := handshake[8:16]
+	if zxid := c.w.zxid.Load(); zxid > int64(binary.BigEndian.Uint64(seen)) {
+		binary.BigEndian.PutUint64(seen, uint64(zxid))
+	}
 }
 
 func (w *wire) find(body []byte) func() {
@@ -252,6 +268,9 @@ func (c *wireConn) frame() error {
 			return nil
 		}
 		xid, zxid := int32(binary.BigEndian.Uint32(head[4:])), int64(binary.BigEndian.Uint64(head[8:]))
+		if (xid >= 0 || xid < ownXids) && zxid > c.w.zxid.Load() {
+			c.w.zxid.Store(zxid) // one reader at a time: no race between load and store
+		}
 		if xid < ownXids {
 			if err := c.answer(xid, size); err != nil {
 				return err
@@ -261,9 +280,6 @@ func (c *wireConn) frame() error {
 		c.left = 4 + size
 		if xid == xidPing {
 			c.w.pinged()
-		}
-		if xid >= 0 && zxid > c.w.zxid.Load() {
-			c.w.zxid.Store(zxid) // one reader at a time: no race between load and store
 		}
 		return nil
 	}
