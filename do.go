@@ -7,6 +7,7 @@ import (
 
 	"github.com/polykv/kv/backend"
 	"github.com/polykv/kv/internal/backoff"
+	"github.com/polykv/kv/internal/contexts"
 )
 
 // Call is what an interceptor learns of an operation.
@@ -22,8 +23,10 @@ type Call struct {
 // spans the whole iteration, for a Watch its opening.
 type Interceptor func(ctx context.Context, c Call, next func(context.Context) error) error
 
-// do runs f as operation op.
+// do runs f as operation op. What does not come through here requires its
+// context itself.
 func (c *core) do(ctx context.Context, op Op, key string, f func(context.Context) error) error {
+	contexts.Require(ctx)
 	if c.intercept != nil {
 		return c.fail(op, key, c.intercept(ctx, Call{op, key, c.name}, f))
 	}
@@ -71,6 +74,7 @@ func retryRead[R any](ctx context.Context, start time.Time, r R, err error, f fu
 // read-change-write that spans several keys. For one key there is Modify. Any
 // other error of f is returned as it is, ErrUncertain included.
 func RetryOnConflict(ctx context.Context, f func(context.Context) error) error {
+	contexts.Require(ctx)
 	b := backoff.Backoff{Min: time.Millisecond, Max: 250 * time.Millisecond}
 	for {
 		err := f(ctx)

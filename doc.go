@@ -51,7 +51,9 @@
 //	}, kv.Upsert())
 //
 // [Store.Txn] collects checks and writes under the keys of any view of the
-// store, for one atomic [Txn.Commit]. For a single write there is [If].
+// store, for one atomic [Txn.Commit]. For a single write there is [If]:
+//
+//	_, err := s.Create(ctx, "posts/7", post, kv.If(s.Present("users/ann")))
 //
 // # Reading
 //
@@ -108,7 +110,7 @@
 // on until they are released or the store closes. Every call returns within a
 // tenth of a second of its context's end, whether the store's client honours
 // contexts or not, and with an error that matches both the context's error
-// and its cause.
+// and its cause. A nil context panics, at once and where it was given.
 //
 // # Errors
 //

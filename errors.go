@@ -57,6 +57,7 @@ const (
 	OpAdopt        Op = "adopt"
 	OpPing         Op = "ping"
 	OpClose        Op = "close"
+	OpKey          Op = "key" // Store.Key, which no interceptor sees
 )
 
 // Error is the error of every operation. It never holds a value or a password.
@@ -88,7 +89,8 @@ func (e *Error) Error() string {
 func (e *Error) Unwrap() error { return e.Err }
 
 // CheckError tells which check of a transaction did not hold; errors.As finds
-// it in the error of Commit and of writes with If.
+// it in the error of Commit and of writes with If. Of several that fail it
+// tells of any one, but of a lost lock before all others.
 type CheckError = backend.CheckError
 
 // fail wraps err, unless it is nil or wrapped already.

@@ -116,7 +116,7 @@ func ExampleStore_Txn() {
 	}
 	// Output:
 	// moved <nil>
-	// nothing was written: check of "open/7" failed: revision conflict
+	// nothing was written: check of key "open/7" failed: revision conflict
 }
 
 // A watch begins with what is there and goes on with what changes.
@@ -196,6 +196,25 @@ func ExampleIf() {
 	// Output:
 	// <nil>
 	// true
+}
+
+// A write may depend on other keys than its own.
+func ExampleStore_Present() {
+	ctx := context.Background()
+	s := kv.New(memkv.New(memkv.Options{}))
+	defer s.Close()
+	users, posts := s.Sub("users"), s.Sub("posts")
+
+	if _, err := users.Put(ctx, "ann", nil); err != nil {
+		log.Fatal(err)
+	}
+	for _, author := range []string{"ann", "bob"} {
+		_, err := posts.Create(ctx, author+"/1", []byte("hello"), kv.If(users.Present(author)))
+		fmt.Println(err)
+	}
+	// Output:
+	// <nil>
+	// kv: memory create "users/bob": check of key "users/bob" failed: key not found
 }
 
 // A registered key goes when its owner does.

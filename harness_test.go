@@ -23,6 +23,7 @@ type counted struct {
 	mu   sync.Mutex
 	fail map[kv.Op][]error // of the next calls; nil lets one pass
 	lost map[kv.Op]error   // of the next call, which is applied
+	ttl  time.Duration     // that was last asked of Register
 }
 
 func (s *counted) failNext(op kv.Op, errs ...error) {
@@ -127,6 +128,9 @@ func (s *counted) Register(ctx context.Context, key string, value []byte, o back
 	if err := s.enter(kv.OpRegister); err != nil {
 		return nil, err
 	}
+	s.mu.Lock()
+	s.ttl = o.TTL
+	s.mu.Unlock()
 	return s.Store.Register(ctx, key, value, o)
 }
 

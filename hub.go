@@ -162,8 +162,10 @@ func (h *hub) pump() {
 			continue
 		}
 		// A store that is not Lossless lists again by itself (package backend).
-		if h.lossless && errors.Is(err, ErrHistoryLost) && h.ctx.Err() == nil && h.repair() {
-			continue
+		if h.lossless && errors.Is(err, ErrHistoryLost) && h.ctx.Err() == nil {
+			if err = h.repair(err); err == nil {
+				continue
+			}
 		}
 		if h.ctx.Err() != nil {
 			err = ErrClosed // of the store, or nobody is left to see it
@@ -298,9 +300,13 @@ func (h *hub) answer(ev backend.Event) {
 		h.whole, h.placed = h.last, true
 	}
 	// Before the marks: a reader whom Sync waited for has its Progress.
+	told := ev
+	if !h.lossless {
+		told.Revision = 0 // what follows may be older
+	}
 	for sub := range h.subs {
 		if sub.progress {
-			sub.push(queued{Event: ev})
+			sub.push(queued{Event: told})
 		}
 	}
 	for _, m := range h.asked {

@@ -7,18 +7,31 @@ import (
 	"sync"
 
 	"github.com/polykv/kv/backend"
+	"github.com/polykv/kv/internal/contexts"
 	"github.com/polykv/kv/internal/keys"
 )
 
-// The types that this package shares with drivers.
+// The types that this package shares with drivers: package backend describes
+// their fields.
 type (
-	Revision     = backend.Revision
-	Token        = backend.Token
-	Kind         = backend.Kind
-	Check        = backend.Check
-	TxnResult    = backend.TxnResult
+	// Revision is the number of a write: see backend.Revision.
+	Revision = backend.Revision
+	// Token is a place in a watch: see Resume.
+	Token = backend.Token
+	// Kind is what an Event tells: Created and so on.
+	Kind = backend.Kind
+	// Check is a condition for If and Txn.If. A lock makes one
+	// (lock.Held.Check); Absent, Present and AtRevision of a Store or Typed
+	// make one on a key. In a Check by hand the key is the full one, as
+	// Store.Key gives it.
+	Check = backend.Check
+	// TxnResult is what Commit returns: the revision, and an entry for each
+	// write.
+	TxnResult = backend.TxnResult
+	// Capabilities is what one store can promise: see backend.Capabilities.
 	Capabilities = backend.Capabilities
-	Health       = backend.Health
+	// Health is how a watch is connected: see backend.Health.
+	Health = backend.Health
 )
 
 // The kinds of events.
@@ -139,15 +152,20 @@ func (s *Store) Capabilities() Capabilities {
 // driver's root. Errors: ErrUnavailable, ErrPermission, ErrClosed, the
 // context's.
 func (s *Store) Ping(ctx context.Context) error {
+	if err := s.ready(ctx, OpPing); err != nil {
+		return err
+	}
 	return s.core.do(ctx, OpPing, "", s.core.b.Ping)
 }
 
 // Adopt looks once over all keys of the store, so that what other programs
 // wrote unnoticed gets its revision and its event, and returns how many were
-// adopted. It is for Redis without keyspace notifications; elsewhere
-// (Capabilities.ForeignEvents) it does nothing.
+// adopted, also beside an error. It is for stores on which
+// Capabilities.ForeignEvents is unset, Redis without keyspace notifications and
+// bbolt; elsewhere it does nothing. Errors: ErrUncertain, ErrUnavailable,
+// ErrPermission, ErrClosed, the context's.
 func (s *Store) Adopt(ctx context.Context) (int64, error) {
-	if err := s.check(OpAdopt); err != nil {
+	if err := s.ready(ctx, OpAdopt); err != nil {
 		return 0, err
 	}
 	var n int64
@@ -199,7 +217,7 @@ func (s *Store) Backend() backend.Store { return s.core.b }
 
 // Key returns the canonical key as the driver sees it, the store's prefix
 // included, or ErrInvalidKey.
-func (s *Store) Key(key string) (full string, err error) { return s.full("key", key) }
+func (s *Store) Key(key string) (full string, err error) { return s.full(OpKey, key) }
 
 // Do runs f, an operation of a package that is built on a Store, as the
 // methods of Store run theirs: through the interceptor, and with the error
@@ -242,12 +260,26 @@ func (c *core) spawn(f func()) bool {
 	return true
 }
 
-// check refuses calls on a store that is closed or has a bad prefix.
+// check refuses calls on a store that has a bad prefix.
 func (s *Store) check(op Op) error {
 	if s.bad != nil {
 		return s.core.fail(op, "", backend.Because(ErrInvalidKey, s.bad))
 	}
 	return nil
+}
+
+// ready refuses what every call is refused for: a bad prefix, a closed store
+// and an ended context. Most calls are by s.full and the driver; those that may
+// have neither a key nor anything to ask the driver begin with it.
+func (s *Store) ready(ctx context.Context, op Op) error {
+	contexts.Require(ctx)
+	if err := s.check(op); err != nil {
+		return err
+	}
+	if s.core.ctx.Err() != nil {
+		return s.core.fail(op, "", ErrClosed)
+	}
+	return s.core.fail(op, "", contextError(ctx))
 }
 
 // full is the one place where keys are normalised, joined and bounded.

@@ -70,6 +70,16 @@ func prefixCalls(ctx context.Context, s *kv.Store, prefix string) map[string]fun
 	}
 }
 
+// idleCalls have no key, and nothing that they had to ask a store for.
+func idleCalls(ctx context.Context, s *kv.Store) map[string]func() error {
+	return map[string]func() error{
+		"get many of no keys": func() error { _, err := s.GetMany(ctx, nil); return err },
+		"empty commit":        func() error { _, err := s.Txn().Commit(ctx); return err },
+		"adopt":               func() error { _, err := s.Adopt(ctx); return err },
+		"ping":                func() error { return s.Ping(ctx) },
+	}
+}
+
 // TestInvalidKeys is R1: refused before any I/O, by every operation.
 func TestInvalidKeys(t *testing.T) {
 	s, b := newCounted(t)
@@ -96,6 +106,12 @@ func TestInvalidKeys(t *testing.T) {
 	for op, call := range calls(t.Context(), bad, "good") {
 		matches(t, op+" of a store with a bad prefix", call(), kv.ErrInvalidKey)
 	}
+	for op, call := range idleCalls(t.Context(), bad) {
+		matches(t, op+" of a store with a bad prefix", call(), kv.ErrInvalidKey)
+	}
+	checked := bad.Txn() // by a check that needs no prefix
+	checked.If(kv.Check{If: backend.Absent, Key: "k"})
+	matches(t, "commit of a store with a bad prefix", must1(checked.Commit(t.Context())), kv.ErrInvalidKey)
 	matches(t, "sub of a bad prefix", must1(bad.Sub("x").Get(t.Context(), "k")), kv.ErrInvalidKey)
 	if n := b.calls.Load(); n != 0 {
 		t.Errorf("%d calls reached the store", n)
@@ -203,13 +219,18 @@ func TestPortable(t *testing.T) {
 	}
 	_, err := s.Modify(ctx, "k", func(e *kv.Entry[[]byte]) error { e.Value = big; return nil })
 	matches(t, "modify", err, kv.ErrTooLarge)
+	reg := must[*kv.Registration[[]byte]](t)(s.Register(ctx, "r", nil, time.Second))
+	matches(t, "update of a registration", reg.Update(ctx, big), kv.ErrTooLarge)
+	if b.ttl != kv.PortableMinLease {
+		t.Errorf("a shorter lease than MinLease became %v", b.ttl)
+	}
 }
 
 // TestValidation is R11 and R28: what no store could mean, before any I/O.
 func TestValidation(t *testing.T) {
 	ctx := t.Context()
 	s, b := newCounted(t)
-	short := s.Capabilities().MinTTL - 1
+	short, long := s.Capabilities().MinTTL-1, backend.MaxTTL+1
 	noop := func(*kv.Entry[[]byte]) error { return nil }
 	revisionZero := kv.Check{If: backend.AtRevision, Key: "k"}
 	txn := func(f func(*kv.Txn)) error {
@@ -233,6 +254,9 @@ func TestValidation(t *testing.T) {
 		"short TTL of modify":        must1(s.Modify(ctx, "k", noop, kv.TTL(short))),
 		"short TTL of txn":           txn(func(tx *kv.Txn) { tx.Put("k", nil, kv.TTL(short)) }),
 		"short TTL of register":      must1(s.Register(ctx, "k", nil, short)),
+		"long TTL":                   must1(s.Put(ctx, "k", nil, kv.TTL(long))),
+		"long TTL of txn":            txn(func(tx *kv.Txn) { tx.Put("k", nil, kv.TTL(long)) }),
+		"long TTL of register":       must1(s.Register(ctx, "k", nil, long)),
 		"limit 0":                    must1(kv.Collect(s.List(ctx, "", kv.Limit(0)))),
 		"limit -1":                   must1(kv.Collect(s.List(ctx, "", kv.Limit(-1)))),
 		"resume beside snapshot":     must1(s.Watch(ctx, "", kv.Resume("x"), kv.FromSnapshot())),
@@ -352,4 +376,15 @@ func TestListOptions(t *testing.T) {
 	if !slices.Equal(got, want) {
 		t.Errorf("got  %q\nwant %q", got, want)
 	}
+}
+
+// A codec that is missing is told where it is missing, not by the first call.
+func TestTypedWithoutCodec(t *testing.T) {
+	s, _ := newCounted(t)
+	defer func() {
+		if recover() == nil {
+			t.Error("NewTyped took a nil codec")
+		}
+	}()
+	kv.NewTyped[int](s, nil, "")
 }

@@ -198,6 +198,13 @@ func (r *replaying) Close() error {
 // fromReplay returns the next event of the replay, and goes back to the hub
 // when that is no further.
 func (s *subscription) fromReplay(ctx context.Context) (backend.Event, bool, error) {
+	if s.unasked {
+		err := s.replay.Sync(ctx)
+		if err != nil && !errors.Is(err, ErrHistoryLost) { // which Next tells
+			return backend.Event{}, false, err
+		}
+		s.unasked = false
+	}
 	ev, err := s.replay.Next(ctx)
 	if err != nil {
 		if errors.Is(err, ErrHistoryLost) {
@@ -239,17 +246,15 @@ func (s *subscription) fromReplay(ctx context.Context) (backend.Event, bool, err
 		s.endReplay()
 	}
 	if ev.Kind == Progress {
-		if !caught { // the hub went on meanwhile
-			return ev, false, s.replay.Sync(ctx)
-		}
-		return ev, s.progress, nil
+		s.unasked = !caught // the hub went on meanwhile
+		return ev, caught && s.progress, nil
 	}
 	return ev, !stale, nil
 }
 
 func (s *subscription) endReplay() {
 	s.replay.Close()
-	s.replay = nil
+	s.replay, s.unasked = nil, false
 }
 
 // lost is what becomes of a subscription whose history is gone: a snapshot
@@ -300,7 +305,7 @@ func (s *subscription) mendSome(ctx context.Context) error {
 	m := s.mend
 	page := m.keys[:min(mendPage, len(m.keys))]
 	if len(page) > 0 {
-		es, err := s.c.b.GetMany(ctx, page, backend.GetOptions{})
+		es, err := s.getMany(ctx, page)
 		if err != nil {
 			return err
 		}
@@ -336,4 +341,11 @@ func (s *subscription) mendSome(ctx context.Context) error {
 		s.h.mu.Unlock()
 	}
 	return nil
+}
+
+// getMany reads keys for a call of next.
+func (s *subscription) getMany(ctx context.Context, keys []string) ([]backend.Entry, error) {
+	ctx, cancel := s.either(ctx)
+	defer cancel()
+	return s.c.b.GetMany(ctx, keys, backend.GetOptions{})
 }

@@ -86,6 +86,10 @@ func TestRegistration(t *testing.T) {
 					if err := s.Close(); err != nil {
 						t.Error(err)
 					}
+					if err := reg.Release(t.Context()); err != nil {
+						t.Errorf("release of what Close has released: %v", err)
+					}
+					matches(t, "update after Close", reg.Update(t.Context(), 3), kv.ErrClosed)
 				}
 				start := time.Now()
 				<-reg.Done()
@@ -199,7 +203,9 @@ func TestClose(t *testing.T) {
 		for op, call := range prefixCalls(ctx, s, "k") {
 			matches(t, op+" after Close", call(), kv.ErrClosed)
 		}
-		matches(t, "ping after Close", s.Ping(ctx), kv.ErrClosed)
+		for op, call := range idleCalls(ctx, s) {
+			matches(t, op+" after Close", call(), kv.ErrClosed)
+		}
 	}
 	matches(t, "hook after Close", must1(s.OnClose(func() {})), kv.ErrClosed)
 }
@@ -217,6 +223,9 @@ func TestContexts(t *testing.T) {
 		matches(t, op, call(), context.Canceled, why)
 	}
 	for op, call := range prefixCalls(ctx, s, "k") {
+		matches(t, op, call(), context.Canceled, why)
+	}
+	for op, call := range idleCalls(ctx, s) {
 		matches(t, op, call(), context.Canceled, why)
 	}
 	if es := must[[]kv.Entry[[]byte]](t)(kv.Collect(s.List(t.Context(), ""))); len(es) != 0 {

@@ -54,6 +54,9 @@ func (c *core) checkTTL(d time.Duration) error {
 	if least := c.b.Capabilities().MinTTL; d < least {
 		return fmt.Errorf("%w: a TTL of %v, at least %v", ErrInvalid, d, least)
 	}
+	if d > backend.MaxTTL {
+		return fmt.Errorf("%w: a TTL of %v, at most %v", ErrInvalid, d, backend.MaxTTL)
+	}
 	return nil
 }
 

@@ -23,7 +23,11 @@ func (s *Store) modify(ctx context.Context, key string, opts []ModifyOption, nex
 			o = opt.modify(o)
 		}
 	}
-	if err := c.checkWrite(o); err != nil {
+	err = c.checkWrite(o)
+	if err == nil && len(o.checks) > 0 { // before the read
+		err = c.validTxn(backend.Txn{Checks: withOwn(o.checks, full, backend.Present, 0)})
+	}
+	if err != nil {
 		return backend.Entry{}, c.fail(OpModify, full, err)
 	}
 	var e backend.Entry

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/polykv/kv/backend"
+	"github.com/polykv/kv/internal/contexts"
 )
 
 // Drivers opens stores by URL. It is a value that the program makes of the
@@ -17,7 +18,9 @@ import (
 type Drivers []backend.Driver
 
 // Open opens the store that rawURL names: scheme://user:password@host,host/root
-// and the driver's parameters. ctx bounds the call only. The path is the
+// and the driver's parameters. ctx bounds the call only. Drivers of network
+// stores connect with the first call: Ping tells whether the server is there
+// and takes the credentials. The path is the
 // store's native root: "/demo" is the root demo, and "//demo" is /demo, with
 // the slash that some programs write before their keys.
 //
@@ -25,6 +28,7 @@ type Drivers []backend.Driver
 // with a parameter that the driver does not know; else the driver's. No error
 // shows the password.
 func (d Drivers) Open(ctx context.Context, rawURL string, opts ...Option) (*Store, error) {
+	contexts.Require(ctx)
 	u, err := backend.ParseURL(rawURL)
 	if err != nil {
 		return nil, &Error{Op: OpOpen, Err: err}

@@ -94,6 +94,7 @@ type deleteOptions struct {
 
 type watchOptions struct {
 	backend.WatchOptions
+	resume   bool // Resume was given, with whatever token
 	keysOnly bool
 	progress bool
 }
@@ -133,7 +134,9 @@ func Intercept(f Interceptor) Option {
 }
 
 // Portable holds the store to the smallest limits of all stores, whichever it
-// is, for programs that want to move: see PortableMaxKeyBytes and the like.
+// is, for programs that want to move: see PortableMaxKeyBytes and the like. The
+// limits are those of locks and registrations too, whose leases are raised to
+// PortableMinLease.
 func Portable() Option {
 	return storeOption(func(o storeOptions) storeOptions { o.portable = true; return o })
 }
@@ -174,9 +177,10 @@ func (d ttl) modify(o writeOptions) writeOptions { return d.write(o) }
 
 // TTL makes the entry expire: it is never gone before d, and invisible
 // Capabilities.TTLSlack after. A d under Capabilities.MinTTL, one second on
-// every store, is ErrInvalid. Stores that count in coarser units round up;
-// Entry.Expires is the effective time. A write without TTL clears an older
-// one, save Modify, which keeps it.
+// every store, or over a hundred years is ErrInvalid. Stores that count in
+// coarser units round up; Entry.Expires is the effective time. A write without
+// TTL clears an older one, save Modify, which keeps it (a registered key has
+// none to keep).
 func TTL(d time.Duration) PutOption { return ttl(d) }
 
 type upsert struct{}
@@ -200,8 +204,12 @@ func (c ifChecks) delete(o deleteOptions) deleteOptions {
 }
 
 // If lets a write happen only if all checks hold, in one step with it:
-// kv.If(held.Check()) is a write that the store refuses once the lock is lost.
-// A check that fails is a *CheckError.
+// kv.If(held.Check()) is a write that the store refuses once the lock is lost,
+// kv.If(s.Present("leader")) one that needs another key to be there. The checks
+// are of the store that is written to, at most one of each key; Create, Update,
+// Modify and Delete have one of the key that they write. A check that fails is
+// a *CheckError, and a lost lock comes before any other reason to fail: a
+// Create of a key that is there is ErrLockLost then, and not ErrExists.
 func If(checks ...Check) CheckOption { return ifChecks(checks) }
 
 type ifRevision Revision
@@ -283,11 +291,13 @@ func WithProgress() WatchOption { return withProgress{} }
 
 type resume Token
 
-func (t resume) watch(o watchOptions) watchOptions { o.Resume = Token(t); return o }
+func (t resume) watch(o watchOptions) watchOptions { o.Resume, o.resume = Token(t), true; return o }
 
 // Resume continues after the event whose token t is, of a watch of the same
 // store and prefix, in this or an earlier process. Where the store does not
 // keep history it is errors.ErrUnsupported (Capabilities.Resumable); where the
 // history no longer reaches back, ErrHistoryLost; a token of another store or
-// prefix, and one beside FromSnapshot, is ErrInvalid.
+// prefix, one beside FromSnapshot, and the empty one, is ErrInvalid: a program
+// that has no token yet leaves the option out, and one that keeps its place
+// passes over events without a token.
 func Resume(t Token) WatchOption { return resume(t) }

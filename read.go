@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/polykv/kv/backend"
+	"github.com/polykv/kv/internal/contexts"
 	"github.com/polykv/kv/internal/keys"
 )
 
@@ -22,6 +23,7 @@ func getOptions(opts []GetOption) backend.GetOptions {
 
 // get reads one key, for Stores and Typeds.
 func (s *Store) get(ctx context.Context, key string, o backend.GetOptions) (backend.Entry, error) {
+	contexts.Require(ctx)
 	full, err := s.full(OpGet, key)
 	if err != nil {
 		return backend.Entry{}, err
@@ -51,6 +53,7 @@ func (c *core) read(ctx context.Context, full string, o backend.GetOptions) (bac
 }
 
 func (s *Store) getMany(ctx context.Context, ks []string, o backend.GetOptions) ([]backend.Entry, error) {
+	contexts.Require(ctx)
 	full := make([]string, len(ks))
 	for i, key := range ks {
 		var err error
@@ -59,7 +62,7 @@ func (s *Store) getMany(ctx context.Context, ks []string, o backend.GetOptions) 
 		}
 	}
 	if len(full) == 0 {
-		return nil, nil
+		return nil, s.ready(ctx, OpGetMany)
 	}
 	c := s.core
 	var out []backend.Entry
@@ -100,6 +103,7 @@ func (s *Store) exists(ctx context.Context, key string, o backend.GetOptions) (b
 
 // list is List of a reader's view.
 func (r reader[T]) list(ctx context.Context, prefix string, opts []ListOption) iter.Seq2[Entry[T], error] {
+	contexts.Require(ctx)
 	s := r.s
 	return func(yield func(Entry[T], error) bool) {
 		full, o, err := s.listArgs(prefix, opts)
@@ -108,17 +112,19 @@ func (r reader[T]) list(ctx context.Context, prefix string, opts []ListOption) i
 			return
 		}
 		c := s.core
-		stopped := false
+		begun, stopped := false, false
+		var late error // of a repetition that had begun
 		raw, isRaw := any(yield).(func(Entry[[]byte], error) bool)
-		run := func(ctx context.Context) (err error) {
+		once := func(ctx context.Context) (err error) {
 			if isRaw && r.c == nil {
-				stopped, err = s.yieldRaw(c.b.List(ctx, full, o), raw)
+				begun, stopped, err = s.yieldRaw(c.b.List(ctx, full, o), raw)
 				return err
 			}
 			for e, err := range c.b.List(ctx, full, o) {
 				if err != nil {
 					return err
 				}
+				begun = true
 				entry, err := r.entry(e, !o.KeysOnly && !e.IsDir())
 				if !yield(entry, c.fail(OpList, e.Key, err)) {
 					stopped = true
@@ -126,6 +132,24 @@ func (r reader[T]) list(ctx context.Context, prefix string, opts []ListOption) i
 				}
 			}
 			return nil
+		}
+		run := func(ctx context.Context) error {
+			start := time.Now()
+			err := once(ctx)
+			if err == nil || begun { // what was yielded cannot be taken back
+				return err
+			}
+			_, err = retryRead(ctx, start, struct{}{}, err, func() (struct{}, error) {
+				err := once(ctx)
+				if begun {
+					late, err = err, nil
+				}
+				return struct{}{}, err
+			})
+			if err == nil {
+				err = late
+			}
+			return err
 		}
 		if err := c.do(ctx, OpList, full, run); err != nil && !stopped {
 			yield(Entry[T]{}, err)
@@ -137,17 +161,18 @@ func (r reader[T]) list(ctx context.Context, prefix string, opts []ListOption) i
 // as its own, so that to convert them costs next to nothing.
 func (s *Store) yieldRaw(
 	entries iter.Seq2[backend.Entry, error], yield func(Entry[[]byte], error) bool,
-) (stopped bool, err error) {
+) (begun, stopped bool, err error) {
 	for e, err := range entries {
 		if err != nil {
-			return false, err
+			return begun, false, err
 		}
+		begun = true
 		e.Key = s.relative(e.Key)
 		if !yield(Entry[[]byte](e), nil) {
-			return true, nil
+			return true, true, nil
 		}
 	}
-	return false, nil
+	return begun, false, nil
 }
 
 func (s *Store) listArgs(prefix string, opts []ListOption) (string, backend.ListOptions, error) {

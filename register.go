@@ -1,12 +1,15 @@
 package kv
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/polykv/kv/backend"
+	"github.com/polykv/kv/internal/contexts"
 	"github.com/polykv/kv/internal/keepalive"
 )
 
@@ -22,8 +25,11 @@ type Registration[T any] struct {
 	keeper *keepalive.Keeper
 	remove func() // takes the hook of Close back
 
+	released atomic.Bool // a release has succeeded
+
 	mu    sync.Mutex
-	value T
+	entry backend.Entry // of the last write that is known
+	value T             // of the same
 }
 
 // releaseFor bounds the request that Release leaves behind when its context
@@ -52,7 +58,8 @@ func (r reader[T]) register(ctx context.Context, key string, v T, ttl time.Durat
 	if err != nil {
 		return nil, c.fail(OpRegister, full, err)
 	}
-	reg := &Registration[T]{r: r, full: full, value: v}
+	ttl = max(ttl, s.Capabilities().MinLease) // which Portable may have raised
+	reg := &Registration[T]{r: r, full: full, value: own(v)}
 	sent := time.Now()
 	if err := c.do(ctx, OpRegister, full, func(ctx context.Context) (err error) {
 		sent = time.Now()
@@ -64,6 +71,7 @@ func (r reader[T]) register(ctx context.Context, key string, v T, ttl time.Durat
 		}
 		return nil, err
 	}
+	reg.entry = reg.lease.Entry()
 	reg.keeper = keepalive.Start(keepalive.Lease{
 		TTL:     reg.lease.TTL(),
 		Renewed: sent,
@@ -101,10 +109,19 @@ func (g *Registration[T]) Context(parent context.Context) context.Context {
 
 // Entry returns the key as this registration last wrote it.
 func (g *Registration[T]) Entry() Entry[T] {
-	e := g.lease.Entry()
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return Entry[T]{Key: g.r.s.relative(g.full), Value: g.value, Revision: e.Revision, Created: e.Created, Expires: e.Expires}
+	e := g.entry
+	return Entry[T]{Key: g.r.s.relative(g.full), Value: own(g.value), Revision: e.Revision, Created: e.Created, Expires: e.Expires}
+}
+
+// own returns v, or a copy if it is bytes: a slice that was given stays the
+// caller's, and one that is returned becomes it (R8).
+func own[T any](v T) T {
+	if b, ok := any(&v).(*[]byte); ok {
+		*b = bytes.Clone(*b)
+	}
+	return v
 }
 
 // Update writes a new value under the same lease. Errors: as for Put, and
@@ -118,16 +135,26 @@ func (g *Registration[T]) Update(ctx context.Context, v T) error {
 	if err == nil {
 		err = g.keeper.Err()
 	}
+	if err == nil && c.ctx.Err() != nil {
+		err = ErrClosed // drivers may know of the release only
+	}
 	if err != nil {
 		return c.fail(OpUpdate, g.full, err)
 	}
 	return c.do(ctx, OpUpdate, g.full, func(ctx context.Context) error {
-		g.mu.Lock() // Entry must not show a value beside another's revision
-		defer g.mu.Unlock()
-		if _, err := g.lease.Set(ctx, value); err != nil {
+		e, err := g.lease.Set(ctx, value)
+		if err != nil {
 			return err
 		}
-		g.value = v
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		// Of two that were under way together the later one stands.
+		if e.Revision > g.entry.Revision {
+			if e.Created == 0 {
+				e.Created = g.entry.Created
+			}
+			g.entry, g.value = e, own(v)
+		}
 		return nil
 	})
 }
@@ -135,8 +162,11 @@ func (g *Registration[T]) Update(ctx context.Context, v T) error {
 // Release stops the renewals and deletes the key if it is still the
 // registration's. ctx bounds the waiting only: the request is made with an
 // ended ctx too, and goes on for two seconds at most. Release is idempotent,
-// and nil if the lease was lost before.
+// and nil if the lease was lost before or Close of the store has released it.
+// Errors: ErrUncertain, ErrUnavailable, ErrPermission, ErrClosed, the
+// context's; the key goes by the end of its lease then.
 func (g *Registration[T]) Release(ctx context.Context) error {
+	contexts.Require(ctx)
 	g.remove()
 	return g.release(ctx)
 }
@@ -144,12 +174,17 @@ func (g *Registration[T]) Release(ctx context.Context) error {
 func (g *Registration[T]) release(ctx context.Context) error {
 	c := g.r.s.core
 	g.keeper.Stop()
-	return c.detached(ctx, OpRelease, g.full, func(ctx context.Context) error {
-		if err := g.lease.Release(ctx); !errors.Is(err, ErrLeaseLost) {
+	err := c.detached(ctx, OpRelease, g.full, func(ctx context.Context) error {
+		if err := g.lease.Release(ctx); err != nil && !errors.Is(err, ErrLeaseLost) {
 			return err
 		}
+		g.released.Store(true)
 		return nil
 	})
+	if errors.Is(err, ErrClosed) && g.released.Load() {
+		return nil
+	}
+	return err
 }
 
 // detached runs f, which cleans up, beyond the end of ctx: that bounds only how

@@ -55,6 +55,21 @@ func (s *subscription) relist(dirty dirtyKeys) {
 	s.ready = append(s.ready, backend.Event{Kind: Resynced})
 }
 
+// passOver drops what is to be told behind the place of a list that is about to
+// begin, and takes the hub's events from here on: all of it the list will show.
+// Told after a list that is of no one moment, it would bring back what is gone,
+// and of what was dropped from the queue nothing is known. h.mu is held.
+func (s *subscription) passOver() {
+	kept := queue{keepVoid: s.queue.keepVoid}
+	for q := range s.queue.all {
+		if q.Entry.Key == "" { // an answer to Sync
+			kept.push(q)
+		}
+	}
+	s.queue = kept
+	s.keepUp()
+}
+
 // relistSome works out the differences of one key, and at the end the deletes.
 func (s *subscription) relistSome(ctx context.Context) error {
 	r := s.again
@@ -121,7 +136,7 @@ func (s *subscription) startOver() {
 // listAgain does what startOver has put off: from here on the hub queues again,
 // and the list comes later. h.mu is held.
 func (s *subscription) listAgain() {
-	s.over, s.collect, s.touched = false, 0, nil
+	s.over, s.collect, s.touched, s.doubt = false, 0, nil, nil
 	s.queue.keepVoid = true
 	for _, q := range s.held {
 		s.queue.push(q)

@@ -18,9 +18,9 @@ func (h *hub) positioned() bool {
 
 // repair replaces an upstream whose history is lost. Watches FromSnapshot get
 // the differences between what they know, the table, and what is there; the
-// others end with ErrHistoryLost. It reports false if nobody is left, or if
-// the store cannot be watched any more.
-func (h *hub) repair() bool {
+// others end with ErrHistoryLost. It returns lost if nobody is left, and why the
+// store cannot be watched any more if it cannot.
+func (h *hub) repair(lost error) error {
 	h.mu.Lock()
 	old, table := h.up, h.table
 	snapshots := 0
@@ -46,7 +46,7 @@ func (h *hub) repair() bool {
 	h.asked, h.syncing, h.mended, h.repairing = nil, true, true, true
 	h.mu.Unlock()
 	if snapshots == 0 {
-		return false
+		return lost
 	}
 	old.Close()
 	h.c.log.Warn("kv: history lost, watch lists again", "store", h.c.name, "prefix", h.key.name)
@@ -61,7 +61,7 @@ func (h *hub) repair() bool {
 		}
 		if !errors.Is(err, ErrUnavailable) && !errors.Is(err, ErrHistoryLost) || !b.Wait(h.ctx) {
 			h.c.log.Error("kv: watch cannot be repaired", "store", h.c.name, "prefix", h.key.name, "error", err)
-			return false
+			return err
 		}
 	}
 	h.mu.Lock()
@@ -86,7 +86,7 @@ func (h *hub) repair() bool {
 		sub.wake()
 	}
 	h.sync(mark{}) // of nobody: its answer ends mended
-	return true
+	return nil
 }
 
 // setApart has a subscription that knows something else than the table list

@@ -81,14 +81,6 @@ func (s *subscription) listed(l *snapshotList) backend.Event {
 	return synced
 }
 
-// collectLater has what the hub hands on from here to a mark held against what
-// was listed, where there are no revisions to compare. h.mu is held.
-func (s *subscription) collectLater() {
-	s.touched = &lastEvents{}
-	s.collect, _ = s.newMark()
-	s.h.sync(mark{s, s.collect})
-}
-
 // scan lists what a hub covers, the single key of WatchKey too.
 func (c *core) scan(ctx context.Context, key hubKey, o backend.ListOptions) iter.Seq2[backend.Entry, error] {
 	if !key.key {
@@ -183,10 +175,6 @@ func (s *subscription) filter(q queued) (backend.Event, bool, error) {
 			s.collect, s.queue.keepVoid = 0, false
 			s.come(q.mark)
 			s.reconcile()
-			for _, q := range s.held {
-				s.queue.push(q)
-			}
-			s.held = nil
 		case s.touched != nil:
 			// A Sync's, and the reader was not told yet what came before it.
 			s.held = append(s.held, q)
@@ -215,31 +203,6 @@ func (s *subscription) filter(q queued) (backend.Event, bool, error) {
 		return ev, true, nil
 	}
 	return ev, s.view.accept(ev), nil
-}
-
-// reconcile holds the last event of each key before the mark against the
-// snapshot: at the mark the hub is at least as new as the snapshot was.
-func (s *subscription) reconcile() {
-	for _, key := range s.touched.order {
-		s.ready = appendDifference(s.ready, s.touched.m[key], s.view.m[key])
-	}
-	s.touched, s.view = nil, nil
-}
-
-// lastEvents is the last event of each key, in the order of the first.
-type lastEvents struct {
-	order []string
-	m     map[string]backend.Event
-}
-
-func (l *lastEvents) set(ev backend.Event) {
-	if l.m == nil {
-		l.m = map[string]backend.Event{}
-	}
-	if _, ok := l.m[ev.Entry.Key]; !ok {
-		l.order = append(l.order, ev.Entry.Key)
-	}
-	l.m[ev.Entry.Key] = ev
 }
 
 // appendDifference appends the events that take a reader who knows a key in

@@ -32,7 +32,7 @@ func (s *Store) GetMany(ctx context.Context, keys []string, opts ...GetOption) (
 	return s.raw().lookups(keys, es), nil
 }
 
-// Exists reports whether there is such a key.
+// Exists reports whether there is such a key: see [Typed.Exists].
 func (s *Store) Exists(ctx context.Context, key string, opts ...GetOption) (bool, error) {
 	return s.exists(ctx, key, getOptions(opts))
 }
@@ -87,13 +87,24 @@ func (s *Store) Watch(ctx context.Context, prefix string, opts ...WatchOption) (
 	return s.raw().watch(ctx, full, false, opts)
 }
 
-// WatchKey watches the one key, which need not exist.
+// WatchKey watches the one key, which need not exist: see [Typed.WatchKey].
 func (s *Store) WatchKey(ctx context.Context, key string, opts ...WatchOption) (*Watch[[]byte], error) {
 	full, err := s.full(OpWatch, key)
 	if err != nil {
 		return nil, err
 	}
 	return s.raw().watch(ctx, full, true, opts)
+}
+
+// Absent is the check that there is no such key: see [Typed.Absent].
+func (s *Store) Absent(key string) Check { return s.condition(backend.Absent, key, 0) }
+
+// Present is the check that there is such a key: see [Typed.Present].
+func (s *Store) Present(key string) Check { return s.condition(backend.Present, key, 0) }
+
+// AtRevision is the check that key is at revision rev: see [Typed.AtRevision].
+func (s *Store) AtRevision(key string, rev Revision) Check {
+	return s.condition(backend.AtRevision, key, rev)
 }
 
 // Register writes value at key and keeps the key alive: see [Typed.Register].

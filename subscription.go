@@ -3,7 +3,10 @@ package kv
 import (
 	"context"
 	"errors"
+	"fmt"
+	"slices"
 	"sync"
+	"time"
 
 	"github.com/polykv/kv/backend"
 	"github.com/polykv/kv/internal/backoff"
@@ -15,6 +18,7 @@ import (
 //   - ready: events that were worked out already,
 //   - list: the entries of a snapshot, while that is under way,
 //   - mend and again: what changed while history was lost,
+//   - doubt: reads of what only the snapshot has shown,
 //   - the queue that the hub fills,
 //   - replay: an upstream of its own, from where the queue overflowed or from
 //     the user's resume token, until it has caught up with the hub.
@@ -35,6 +39,7 @@ type subscription struct {
 	// Guarded by h.mu.
 	queue    queue
 	opening  uint64                   // discard what comes before this mark
+	sure     Revision                 // keys that were made up to here and are there, the hub knew of at that mark; if not lossless
 	collect  uint64                   // a mark that next waits for
 	marks    map[uint64]chan struct{} // closed when the mark has come
 	taken    map[uint64]bool          // marks that come when next takes them
@@ -62,7 +67,9 @@ type subscription struct {
 	view    *view
 	again   *relisting
 	touched *lastEvents // before the mark collect
+	doubt   *doubt      // what the hub may not know, before touched is given up
 	replay  backend.Watch
+	unasked bool // replay is still to be asked how far it is
 	backoff backoff.Backoff
 	begun   bool  // the first Synced was delivered, or none is to come
 	resync  bool  // Resynced was delivered, and its Synced is to come
@@ -99,11 +106,15 @@ func (c *core) subscribe(ctx, opening context.Context, full string, o watchOptio
 	if err == nil {
 		err = s.begin(opening, fresh, o)
 	}
-	if err != nil {
-		s.close(err)
-		return nil, err
+	if err == nil {
+		return s, nil
 	}
-	return s, nil
+	s.close(err)
+	if !fresh && o.Resume == "" && errors.Is(err, ErrHistoryLost) {
+		// What was lost came before this watch: it opens a stream of its own.
+		return c.subscribe(ctx, opening, full, o)
+	}
+	return nil, err
 }
 
 var unsupportedResume = backend.Because(errors.ErrUnsupported, errors.New("the store keeps no history to resume from"))
@@ -174,7 +185,49 @@ func (s *subscription) sync(ctx context.Context) error {
 	s.taken[id] = true
 	s.h.sync(mark{s, id})
 	s.h.mu.Unlock()
-	return s.await(ctx, come)
+	err := s.awaitStore(ctx, come)
+	if err != nil {
+		s.forget(id)
+	}
+	return err
+}
+
+// syncFor is how long a Sync without a deadline waits for a store that is away
+// (R38).
+const syncFor = 5 * time.Second
+
+// awaitStore is await that gives a store up that is away, unless ctx says how
+// long to wait. For a reader who takes its time it waits on.
+func (s *subscription) awaitStore(ctx context.Context, come <-chan struct{}) error {
+	if _, ok := ctx.Deadline(); ok {
+		return s.await(ctx, come)
+	}
+	for wait := syncFor; ; {
+		bounded, cancel := context.WithTimeout(ctx, wait)
+		err := s.await(bounded, come)
+		waited := bounded.Err() != nil && ctx.Err() == nil
+		cancel()
+		if err == nil || !waited {
+			return err
+		}
+		wait = syncFor
+		if since := s.health().DisconnectedSince; !since.IsZero() {
+			if wait -= time.Since(since); wait <= 0 {
+				return fmt.Errorf("%w: not reached for %v", ErrUnavailable, syncFor)
+			}
+		}
+	}
+}
+
+// forget takes back a mark that nobody waits for any more: while the store is
+// away they would pile up.
+func (s *subscription) forget(id uint64) {
+	s.h.mu.Lock()
+	defer s.h.mu.Unlock()
+	delete(s.marks, id)
+	delete(s.taken, id)
+	s.held = slices.DeleteFunc(s.held, func(q queued) bool { return q.mark == id })
+	s.h.waiting = slices.DeleteFunc(s.h.waiting, func(m mark) bool { return m == mark{s, id} })
 }
 
 // come tells who waits for the mark. h.mu is held.
@@ -225,6 +278,8 @@ func (s *subscription) push(q queued) {
 			s.queue, s.lagging, s.dirty, s.ended = queue{}, false, nil, nil
 			if s.h.lossless {
 				s.from = q.Revision
+			} else {
+				s.sure = q.Revision
 			}
 			s.queue.keepVoid = s.snapshot && !s.h.lossless // until what is listed has been compared
 		}
@@ -270,164 +325,3 @@ func (s *subscription) wake() {
 	default:
 	}
 }
-
-// next returns the next event.
-func (s *subscription) next(ctx context.Context) (backend.Event, error) {
-	s.nextMu.Lock()
-	defer s.nextMu.Unlock()
-	for {
-		switch {
-		case s.err != nil:
-			return backend.Event{}, s.err
-		case s.ctx.Err() != nil:
-			s.err = s.endError()
-			continue
-		case ctx.Err() != nil:
-			return backend.Event{}, contextError(ctx)
-		}
-		ev, ok, err := s.step(ctx)
-		switch {
-		case err != nil && s.ctx.Err() != nil:
-			s.err = s.endError()
-		case err != nil && ctx.Err() != nil:
-			return backend.Event{}, contextError(ctx)
-		case errors.Is(err, ErrUnavailable):
-			// The stream survives what the hub's upstream survives.
-			s.backoff.Wait(ctx)
-		case err != nil:
-			s.err = err
-		case ok && s.tells(ev):
-			s.backoff.Reset()
-			return ev, nil
-		}
-	}
-}
-
-// tells reports whether ev is to be delivered. What a reader gets of a resync is
-// one Resynced and one Synced, the last of all that were under way.
-func (s *subscription) tells(ev backend.Event) bool {
-	switch ev.Kind {
-	case Resynced:
-		if s.resync {
-			return false
-		}
-		s.resync = true
-	case Synced:
-		if s.begun && !s.resync {
-			return false
-		}
-		s.begun, s.resync = true, false
-	}
-	return true
-}
-
-// step takes from the first source that has something, or waits. It may
-// return nothing.
-func (s *subscription) step(ctx context.Context) (ev backend.Event, ok bool, err error) {
-	switch {
-	case len(s.ready) > 0:
-		ev = s.ready[0]
-		s.ready = s.ready[1:]
-		return ev, true, nil
-	case s.list != nil:
-		return s.fromList(ctx)
-	case s.mend != nil:
-		return ev, false, s.mendSome(ctx)
-	case s.again != nil:
-		return ev, false, s.relistSome(ctx)
-	}
-	s.h.mu.Lock()
-	if s.over {
-		s.listAgain()
-		s.h.mu.Unlock()
-		return ev, false, nil
-	}
-	q, ok := s.queue.pop()
-	if q.relist { // while the lock is held, so that a repair meets it in the queue or under way
-		if s.gap {
-			s.relist(nil)
-		}
-		s.h.mu.Unlock()
-		return ev, false, nil
-	}
-	lagging, hubErr, ended := s.lagging, s.h.err, s.ended
-	repairing := s.h.repairing && hubErr == nil
-	stale := ok && s.stale(q.Event)
-	s.h.mu.Unlock()
-	switch {
-	case stale:
-		return ev, false, nil
-	case ok:
-		return s.filter(q)
-	case ended != nil:
-		return ev, false, ended
-	case lagging && s.replay != nil:
-		return s.fromReplay(ctx)
-	case lagging && !repairing:
-		return ev, false, s.startReplay(ctx)
-	case hubErr != nil:
-		return ev, false, hubErr
-	}
-	// There is nothing yet; or this reader missed something and would read it
-	// from the store, and the differences that are being worked out do not
-	// know what it would have read.
-	select {
-	case <-s.signal:
-	case <-ctx.Done():
-	case <-s.ctx.Done():
-	}
-	return ev, false, nil
-}
-
-// endError is why s.ctx ended: what came first of close and the end of the
-// context that the stream was opened with.
-func (s *subscription) endError() error {
-	var by *closedFor
-	if errors.As(context.Cause(s.ctx), &by) {
-		return by.error
-	}
-	return contextError(s.opened)
-}
-
-// closedFor tells close from the end of the user's context, whose cause may be
-// any error.
-type closedFor struct{ error }
-
-// close ends the subscription, for the given reason unless it has ended
-// already, and waits until nothing is left of it.
-func (s *subscription) close(reason error) {
-	s.cancel(&closedFor{reason})
-	<-s.finished
-}
-
-// finish runs once, when s.ctx has ended.
-func (s *subscription) finish() {
-	s.nextMu.Lock() // next returns, because s.ctx has ended
-	defer s.nextMu.Unlock()
-	if s.list != nil {
-		s.list.stop()
-		s.list = nil
-	}
-	if s.again != nil {
-		s.again.stop()
-		s.again = nil
-	}
-	if s.replay != nil {
-		s.replay.Close()
-		s.replay = nil
-	}
-	if s.err == nil {
-		s.err = s.endError()
-	}
-	s.ready, s.view, s.mend, s.touched = nil, nil, nil, nil
-	s.h.mu.Lock()
-	s.queue, s.dirty = queue{}, nil
-	s.h.mu.Unlock()
-	s.h.detach(s)
-	if s.remove != nil {
-		s.remove()
-	}
-	close(s.finished)
-}
-
-func (s *subscription) health() Health { return s.h.upstream().Health() }

@@ -2,18 +2,20 @@ package kv
 
 import (
 	"context"
-	"errors"
 	"fmt"
 
 	"github.com/polykv/kv/backend"
 	"github.com/polykv/kv/codec"
+	"github.com/polykv/kv/internal/contexts"
 	"github.com/polykv/kv/internal/keys"
 )
 
 // Txn collects checks and writes that Commit applies together or not at all:
-// at most 64 operations, one check and one write for each key. Its own methods
-// take bytes under the keys of the store that made it; In of a Typed or of
-// another view of the same store adds that one's prefix, codec and verbs.
+// at most 64 operations, one check and one write for each key. A Create, an
+// Update and a Delete with IfRevision are two, a check and a write, and so
+// exclude another check of their key. Its own methods take bytes under the keys
+// of the store that made it; In of a Typed or of another view of the same store
+// adds that one's prefix, codec and verbs.
 //
 // What is wrong with an operation is reported by Commit, before any I/O. A Txn
 // is for one goroutine and one Commit.
@@ -23,6 +25,22 @@ type Txn struct {
 	t    backend.Txn
 	err  error
 	done bool
+}
+
+// condition makes a check of the key below s. What is no key, or lies in a view
+// with a bad prefix, is no canonical key in the check either: validTxn refuses
+// it in the call that is given the check.
+func (s *Store) condition(cond backend.Condition, key string, rev Revision) Check {
+	k, err := keys.Canonical(key)
+	switch {
+	case err != nil:
+		k = key
+	case s.bad != nil:
+		k = "/" + k
+	default:
+		k = keys.Join(s.prefix, k)
+	}
+	return Check{If: cond, Key: k, Revision: rev}
 }
 
 // Txn begins a transaction. It does no I/O.
@@ -55,21 +73,26 @@ func (t *Txn) If(checks ...Check) { t.t.Checks = append(t.t.Checks, checks...) }
 
 // Commit applies the transaction. If a check fails nothing is written, and the
 // error matches *CheckError and the check's sentinel: ErrExists, ErrNotFound,
-// ErrConflict or ErrLockLost. Deleting an absent key is no failure. Errors
-// besides: ErrInvalid and ErrInvalidKey for what was collected, ErrTooLarge
-// for more than 64 operations or Capabilities.MaxTxnBytes (all before any
-// I/O), errors.ErrUnsupported where the store cannot do it in one step,
-// ErrUncertain, ErrUnavailable, ErrPermission, ErrClosed, the context's.
+// ErrConflict or ErrLockLost, which comes before any other. Deleting an absent
+// key is no failure. Errors besides: ErrInvalid and ErrInvalidKey for what was
+// collected, ErrTooLarge for more than 64 operations or
+// Capabilities.MaxTxnBytes (all before any I/O), errors.ErrUnsupported where
+// the store cannot do it in one step, ErrUncertain, ErrUnavailable,
+// ErrPermission, ErrClosed, the context's.
 //
 // The result has an entry for each write in order, its key as the driver sees
 // it, without values.
 func (t *Txn) Commit(ctx context.Context) (TxnResult, error) {
-	c := t.core
+	contexts.Require(ctx)
+	c, s := t.core, t.r.s
+	if err := s.check(OpCommit); err != nil {
+		return TxnResult{}, err
+	}
 	switch {
 	case t.done:
 		t.fail(fmt.Errorf("%w: the transaction was committed already", ErrInvalid))
 	case t.err == nil && len(t.t.Checks)+len(t.t.Writes) == 0:
-		return TxnResult{}, nil
+		return TxnResult{}, s.ready(ctx, OpCommit)
 	}
 	if t.err != nil {
 		return TxnResult{}, c.fail(OpCommit, "", t.err)
@@ -202,7 +225,10 @@ func (c *core) validTxn(t backend.Txn) error {
 		case ch.If == backend.AtRevision && ch.Revision == 0:
 			return errRevisionZero
 		case ch.If != backend.LockHeld && !keys.IsCanonical(ch.Key):
-			return backend.Because(ErrInvalidKey, errors.New("in a check"))
+			if _, err := keys.Canonical(ch.Key); err != nil {
+				return backend.Because(ErrInvalidKey, fmt.Errorf("in a check: %w", err))
+			}
+			return backend.Because(ErrInvalidKey, fmt.Errorf("in a check: %s is not as Store.Key gives it", quoteKey(ch.Key)))
 		case ch.If != backend.LockHeld && len(ch.Key) > c.maxKeyBytes():
 			return backend.Because(ErrInvalidKey, tooLong(len(ch.Key)))
 		case checked[id]:

@@ -22,8 +22,11 @@ type Typed[T any] struct {
 }
 
 // NewTyped returns a typed view of s below prefix; "" is all of s. It does no
-// I/O. A malformed prefix is ErrInvalidKey from every call.
+// I/O. A malformed prefix is ErrInvalidKey from every call. A nil codec panics.
 func NewTyped[T any](s *Store, c codec.Codec[T], prefix string) *Typed[T] {
+	if c == nil {
+		panic("kv: NewTyped: nil codec")
+	}
 	return &Typed[T]{reader[T]{s: s.Sub(prefix), c: c}}
 }
 
@@ -74,7 +77,8 @@ func (t *Typed[T]) GetMany(ctx context.Context, keys []string, opts ...GetOption
 	return t.r.lookups(keys, es), nil
 }
 
-// Exists reports whether there is such a key.
+// Exists reports whether there is such a key. Errors: as for Get, without
+// ErrNotFound and *codec.Error.
 func (t *Typed[T]) Exists(ctx context.Context, key string, opts ...GetOption) (bool, error) {
 	return t.r.s.exists(ctx, key, getOptions(opts))
 }
@@ -168,6 +172,19 @@ func (r reader[T]) modify(ctx context.Context, key string, f func(*Entry[T]) err
 	return Entry[T]{Key: r.s.relative(e.Key), Value: last.Value, Revision: e.Revision, Created: e.Created, Expires: e.Expires}, nil
 }
 
+// Absent is the check that there is no such key, for [If] and [Txn.If] of any
+// view of the same store: it fails with ErrExists. It does no I/O. A malformed
+// key is ErrInvalidKey from the call that is given the check, before any I/O.
+func (t *Typed[T]) Absent(key string) Check { return t.r.s.Absent(key) }
+
+// Present is the check that there is such a key, else ErrNotFound: see
+// [Typed.Absent].
+func (t *Typed[T]) Present(key string) Check { return t.r.s.Present(key) }
+
+// AtRevision is the check that key is at revision rev, else ErrConflict, also
+// when the key is gone: see [Typed.Absent]. Revision 0 is ErrInvalid.
+func (t *Typed[T]) AtRevision(key string, rev Revision) Check { return t.r.s.AtRevision(key, rev) }
+
 // Delete removes key and leaves what lies below it. Errors: ErrNotFound when
 // there is no key, with IfRevision ErrConflict; ErrInvalidKey, ErrUncertain,
 // ErrUnavailable, ErrPermission, ErrClosed, the context's; with If
@@ -179,7 +196,9 @@ func (t *Typed[T]) Delete(ctx context.Context, key string, opts ...DeleteOption)
 // DeletePrefix removes every key strictly below prefix and returns how many
 // that were, also beside an error. Each makes its event. It is one step where
 // Capabilities.AtomicDeletePrefix is set. "" is everything in the view, and
-// ErrInvalid where that is a whole store without a prefix.
+// ErrInvalid where that is a whole store without a prefix. Errors besides:
+// ErrInvalidKey, ErrUncertain, ErrUnavailable, ErrPermission, ErrClosed, the
+// context's.
 func (t *Typed[T]) DeletePrefix(ctx context.Context, prefix string) (int64, error) {
 	return t.r.s.deletePrefix(ctx, prefix)
 }
@@ -190,14 +209,18 @@ func (t *Typed[T]) DeletePrefix(ctx context.Context, prefix string) (int64, erro
 // excepted, which comes with the entry's key and revision. A loop that is left
 // early leaves nothing behind. Where Capabilities.SnapshotList is set the
 // sequence is a snapshot; elsewhere a key that is there throughout is yielded
-// exactly once.
+// exactly once. Errors: ErrInvalidKey, ErrInvalid, ErrUnavailable,
+// ErrPermission, ErrClosed, the context's, and ErrHistoryLost in the middle of a
+// long list whose snapshot the store has not kept.
 func (t *Typed[T]) List(ctx context.Context, prefix string, opts ...ListOption) iter.Seq2[Entry[T], error] {
 	return t.r.list(ctx, prefix, opts)
 }
 
 // Watch opens an event stream over what List of prefix covers: see [Watch].
 // When it returns, every write that starts from then on is seen. ctx bounds
-// the call and the stream.
+// the call and the stream. Errors: ErrInvalidKey, ErrInvalid, ErrUnavailable,
+// ErrPermission, ErrClosed, the context's; with Resume errors.ErrUnsupported
+// and ErrHistoryLost.
 func (t *Typed[T]) Watch(ctx context.Context, prefix string, opts ...WatchOption) (*Watch[T], error) {
 	full, err := t.r.s.fullPrefix(OpWatch, prefix)
 	if err != nil {
@@ -206,7 +229,7 @@ func (t *Typed[T]) Watch(ctx context.Context, prefix string, opts ...WatchOption
 	return t.r.watch(ctx, full, false, opts)
 }
 
-// WatchKey watches the one key, which need not exist.
+// WatchKey watches the one key, which need not exist. Errors: as for Watch.
 func (t *Typed[T]) WatchKey(ctx context.Context, key string, opts ...WatchOption) (*Watch[T], error) {
 	full, err := t.r.s.full(OpWatch, key)
 	if err != nil {

@@ -7,6 +7,7 @@ import (
 	"iter"
 
 	"github.com/polykv/kv/backend"
+	"github.com/polykv/kv/internal/contexts"
 )
 
 // Watch is an open event stream. Next and Events are for one goroutine at a
@@ -40,8 +41,14 @@ func (r reader[T]) watch(ctx context.Context, full string, key bool, opts []Watc
 	}
 	c := r.s.core
 	o.Key = key
-	if o.Snapshot && o.Resume != "" {
+	switch {
+	case o.Snapshot && o.resume:
 		return nil, c.fail(OpWatch, full, backend.Because(ErrInvalid, errors.New("Resume beside FromSnapshot")))
+	case o.resume && !c.b.Capabilities().Resumable:
+		return nil, c.fail(OpWatch, full, unsupportedResume)
+	case o.resume && o.Resume == "":
+		// To begin at the present instead would be a gap that nobody sees.
+		return nil, c.fail(OpWatch, full, backend.Because(ErrInvalid, errors.New("an empty resume token")))
 	}
 	var sub *subscription
 	if err := c.do(ctx, OpWatch, full, func(opening context.Context) (err error) {
@@ -62,6 +69,7 @@ func (r reader[T]) watch(ctx context.Context, full string, key bool, opts []Watc
 // that of the context the watch was opened with, ErrClosed after Close of the
 // watch or the store, ErrHistoryLost, ErrPermission.
 func (w *Watch[T]) Next(ctx context.Context) (Event[T], error) {
+	contexts.Require(ctx)
 	c := w.r.s.core
 	for {
 		ev, err := w.sub.next(ctx)
@@ -122,8 +130,11 @@ func (w *Watch[T]) Events() iter.Seq2[Event[T], error] {
 // were complete when Sync was called: what it keeps of the events is then at
 // least as new as they are. It asks the store once, and waits for the reader,
 // so it is for another goroutine than the one in Next. A watch WithProgress
-// has had a Progress event behind those writes by then.
+// has had a Progress event behind those writes by then. For a store that is away
+// a ctx without a deadline waits five seconds, and for the reader without limit.
+// Errors: ErrUnavailable, those with which the watch ended, and ctx's.
 func (w *Watch[T]) Sync(ctx context.Context) error {
+	contexts.Require(ctx)
 	return w.r.s.core.fail(OpWatch, w.sub.key.name, w.sub.sync(ctx))
 }
 

@@ -1,7 +1,6 @@
 package kv_test
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -51,16 +50,7 @@ func TestLateWatches(t *testing.T) {
 					}
 				})
 			}
-			final := sync.OnceValue(func() map[string]kv.Revision {
-				m := map[string]kv.Revision{}
-				for e, err := range s.List(context.Background(), "", kv.KeysOnly()) {
-					if err != nil {
-						t.Error(err)
-					}
-					m[e.Key] = e.Revision
-				}
-				return m
-			})
+			final := sync.OnceValue(func() map[string]kv.Revision { return revisions(t, s, "") })
 			for i := range 16 {
 				w, err := s.Watch(t.Context(), "", kv.FromSnapshot())
 				if err != nil {

@@ -193,6 +193,18 @@ func follow(w *kv.Watch[[]byte], v *backendtest.Validator, slow time.Duration, u
 	}
 }
 
+// revisions are those of the keys below prefix.
+func revisions(t *testing.T, s *kv.Store, prefix string) map[string]kv.Revision {
+	m := map[string]kv.Revision{}
+	for e, err := range s.List(context.Background(), prefix, kv.KeysOnly()) { // readers outlive the test's function
+		if err != nil {
+			t.Error(err)
+		}
+		m[e.Key] = e.Revision
+	}
+	return m
+}
+
 func TestSharedWatches(t *testing.T) {
 	for _, tc := range []struct {
 		name   string
@@ -219,16 +231,7 @@ func TestSharedWatches(t *testing.T) {
 			var mu sync.Mutex
 			var writing, following sync.WaitGroup
 			done := make(chan struct{})
-			final := sync.OnceValue(func() map[string]kv.Revision {
-				m := map[string]kv.Revision{}
-				for e, err := range s.List(context.Background(), "", kv.KeysOnly()) {
-					if err != nil {
-						t.Error(err)
-					}
-					m[e.Key] = e.Revision
-				}
-				return m
-			})
+			final := sync.OnceValue(func() map[string]kv.Revision { return revisions(t, s, "") })
 			var judged []func() error
 			start := func(name string, slow time.Duration, o backend.WatchOptions, opts ...kv.WatchOption) {
 				w, err := s.Watch(t.Context(), "", opts...)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"testing"
+	"time"
 
 	"github.com/polykv/kv"
 	"github.com/polykv/kv/backend"
@@ -257,6 +258,7 @@ func TestResume(t *testing.T) {
 	matches(t, "of another prefix", must1(peer.Watch(ctx, "x", kv.Resume(token))), kv.ErrInvalid)
 	matches(t, "of a key", must1(peer.WatchKey(ctx, "w", kv.Resume(token))), kv.ErrInvalid)
 	matches(t, "malformed", must1(words(peer).Watch(ctx, "", kv.Resume("x"))), kv.ErrInvalid)
+	matches(t, "empty", must1(words(peer).Watch(ctx, "", kv.Resume(""))), kv.ErrInvalid)
 	other, _ := newCounted(t)
 	matches(t, "of another store", must1(words(other).Watch(ctx, "", kv.Resume(token))), kv.ErrHistoryLost)
 	for i := range 500 { // more than the history holds
@@ -266,6 +268,7 @@ func TestResume(t *testing.T) {
 	without := kv.New(&tapped{Store: memkv.New(memkv.Options{}), lossy: true})
 	defer without.Close()
 	matches(t, "without history", must1(words(without).Watch(ctx, "", kv.Resume(token))), errors.ErrUnsupported)
+	matches(t, "empty, without history", must1(words(without).Watch(ctx, "", kv.Resume(""))), errors.ErrUnsupported)
 }
 
 // TestValuesAreTheReaders: R8, a slice that was returned aliases nothing.
@@ -293,6 +296,24 @@ func TestValuesAreTheReaders(t *testing.T) {
 	}
 	if e := must[kv.Entry[[]byte]](t)(s.Get(ctx, "k")); string(e.Value) != "value" {
 		t.Errorf("the store has %q", e.Value)
+	}
+	value = []byte("value")
+	reg := must[*kv.Registration[[]byte]](t)(s.Register(ctx, "r", value, time.Minute))
+	clear(value)
+	for range 2 {
+		got := reg.Entry().Value
+		if string(got) != "value" {
+			t.Errorf("the registration has %q", got)
+		}
+		clear(got)
+	}
+	value = []byte("other")
+	if err := reg.Update(ctx, value); err != nil {
+		t.Fatal(err)
+	}
+	clear(value)
+	if got := reg.Entry().Value; string(got) != "other" {
+		t.Errorf("after an update the registration has %q", got)
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/polykv/kv/backend"
+	"github.com/polykv/kv/internal/contexts"
 )
 
 func (c *core) writeOptions(opts []WriteOption) (writeOptions, error) {
@@ -28,6 +29,7 @@ var errRevisionZero = fmt.Errorf("%w: revision 0", backend.ErrInvalid)
 
 // put is every write of one key. full is what s.full gave.
 func (s *Store) put(ctx context.Context, op Op, full string, value []byte, p backend.PutOptions, checks []Check) (backend.Entry, error) {
+	contexts.Require(ctx)
 	c := s.core
 	if p.If == backend.AtRevision && p.Revision == 0 {
 		return backend.Entry{}, c.fail(op, full, errRevisionZero)
@@ -78,6 +80,7 @@ func withOwn(checks []Check, full string, cond backend.Condition, rev Revision) 
 
 // commit sends a transaction, which is validated here and nowhere else.
 func (c *core) commit(ctx context.Context, op Op, key string, t backend.Txn) (backend.TxnResult, error) {
+	contexts.Require(ctx)
 	if err := c.validTxn(t); err != nil {
 		return backend.TxnResult{}, err
 	}

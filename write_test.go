@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -165,6 +167,82 @@ func TestChecks(t *testing.T) {
 	}
 }
 
+// TestConditions: checks of keys that are named as everywhere else, whichever
+// view they come from.
+func TestConditions(t *testing.T) {
+	ctx := t.Context()
+	s, b := newCounted(t, kv.Prefix("p"))
+	ns := kv.NewTyped(s, codec.JSON[int](), "n")
+	there := must[kv.Entry[int]](t)(ns.Put(ctx, "there", 1))
+	none := s.Sub("none")
+	for name, c := range map[string]struct {
+		check kv.Check
+		key   string
+		fails error
+	}{
+		"typed absent":         {ns.Absent("/there/"), "p/n/there", kv.ErrExists},
+		"absent":               {s.Absent("n//there"), "p/n/there", kv.ErrExists},
+		"absent, holds":        {none.Absent("there"), "", nil},
+		"typed present":        {ns.Present("x"), "p/n/x", kv.ErrNotFound},
+		"present":              {none.Present("x"), "p/none/x", kv.ErrNotFound},
+		"present, holds":       {s.Present("n/there"), "", nil},
+		"typed at revision":    {ns.AtRevision("there", there.Revision+1), "p/n/there", kv.ErrConflict},
+		"at revision":          {none.AtRevision("there", there.Revision), "p/none/there", kv.ErrConflict},
+		"at revision, holds":   {s.AtRevision("n/there", there.Revision), "", nil},
+		"typed holds":          {ns.Present("there"), "", nil},
+		"absent, typed, holds": {ns.Absent("x"), "", nil},
+	} {
+		_, put := none.Put(ctx, "k", nil, kv.If(c.check))
+		tx := s.Txn()
+		tx.If(c.check)
+		_, commit := tx.Commit(ctx)
+		_, modify := s.Modify(ctx, "m", func(*kv.Entry[[]byte]) error { return nil }, kv.Upsert(), kv.If(c.check))
+		for op, err := range map[string]error{"put": put, "commit": commit, "modify": modify} {
+			var failed *kv.CheckError
+			switch {
+			case c.fails == nil && err != nil:
+				t.Errorf("%s, %s: %v", name, op, err)
+			case c.fails != nil && (!errors.As(err, &failed) || failed.Key != c.key || !errors.Is(err, c.fails)):
+				t.Errorf("%s, %s: %v, want %v of %s", name, op, err, c.fails, c.key)
+			}
+		}
+	}
+
+	// What is no key is said by the call that is given the check, before any
+	// I/O.
+	calls := b.calls.Load()
+	bad, portable := s.Sub("\x00"), kv.New(s.Backend(), kv.Portable())
+	for name, c := range map[string]struct {
+		check kv.Check
+		want  error
+	}{
+		"empty":            {s.Present(""), kv.ErrInvalidKey},
+		"slashes":          {ns.Absent("//"), kv.ErrInvalidKey},
+		"NUL":              {ns.Present("a\x00"), kv.ErrInvalidKey},
+		"not UTF-8":        {s.AtRevision("\xff", 1), kv.ErrInvalidKey},
+		"long":             {s.Present(strings.Repeat("k", s.Capabilities().MaxKeyBytes-1)), kv.ErrInvalidKey},
+		"bad prefix":       {bad.Present("k"), kv.ErrInvalidKey},
+		"bad typed prefix": {kv.NewTyped(s, codec.JSON[int](), "\xff").Absent("k"), kv.ErrInvalidKey},
+		"revision 0":       {ns.AtRevision("there", 0), kv.ErrInvalid},
+		"not of the store": {kv.Check{If: backend.Present, Key: "/k"}, kv.ErrInvalidKey},
+	} {
+		matches(t, name+", put", must1(s.Put(ctx, "k", nil, kv.If(c.check))), c.want)
+		matches(t, name+", delete", s.Delete(ctx, "k", kv.If(c.check)), c.want)
+		_, err := s.Modify(ctx, "k", func(*kv.Entry[[]byte]) error { return nil }, kv.If(c.check))
+		matches(t, name+", modify", err, c.want)
+		tx := s.Txn()
+		tx.If(c.check)
+		matches(t, name+", commit", must1(tx.Commit(ctx)), c.want)
+	}
+	_, err := s.Modify(ctx, "n/there", func(*kv.Entry[[]byte]) error { return nil }, kv.If(ns.Present("there")))
+	matches(t, "a second check of the key that is modified", err, kv.ErrInvalid)
+	long := strings.Repeat("k", kv.PortableMaxKeyBytes+1)
+	matches(t, "too long to be portable", must1(portable.Put(ctx, "k", nil, kv.If(portable.Present(long)))), kv.ErrInvalidKey)
+	if n := b.calls.Load() - calls; n != 0 {
+		t.Errorf("%d calls reached the store", n)
+	}
+}
+
 // TestModify: none of a thousand increments is lost.
 func TestModify(t *testing.T) {
 	s, _ := newCounted(t)
@@ -280,6 +358,57 @@ func TestRetryOnConflict(t *testing.T) {
 	}
 }
 
+// whole is err or, if that is nil, what is wrong with a list of one entry.
+func whole[E any](es []E, err error) error {
+	if err == nil && len(es) != 1 {
+		err = fmt.Errorf("%d entries, want 1", len(es))
+	}
+	return err
+}
+
+// tornList is a store whose lists fail after their first entry.
+type tornList struct{ backend.Store }
+
+func (s tornList) List(ctx context.Context, prefix string, o backend.ListOptions) iter.Seq2[backend.Entry, error] {
+	return func(yield func(backend.Entry, error) bool) {
+		for e, err := range s.Store.List(ctx, prefix, o) {
+			if !yield(e, err) {
+				return
+			}
+			yield(backend.Entry{}, backend.ErrUnavailable)
+			return
+		}
+	}
+}
+
+// TestTornList is R14 and R36: what a loop was given already is not given again.
+func TestTornList(t *testing.T) {
+	ctx := t.Context()
+	_, b := newCounted(t)
+	refuseOnce := func(s backend.Store) *kv.Store {
+		b.failNext(kv.OpList, backend.ErrUnavailable)
+		return kv.New(s)
+	}
+	for _, k := range []string{"a", "b"} {
+		must[backend.Entry](t)(b.Put(ctx, k, nil, backend.PutOptions{}))
+	}
+	for name, open := range map[string]func() *kv.Store{
+		"at once":           func() *kv.Store { return kv.New(tornList{b}) },
+		"at the second try": func() *kv.Store { return refuseOnce(tornList{b}) },
+	} {
+		es, err := kv.Collect(open().List(ctx, ""))
+		matches(t, name, err, kv.ErrUnavailable)
+		if len(es) != 1 || es[0].Key != "a" {
+			t.Errorf("%s: %v", name, es)
+		}
+		vs, err := kv.Collect(kv.NewTyped(open(), codec.String(), "").List(ctx, ""))
+		matches(t, name+", typed", err, kv.ErrUnavailable)
+		if len(vs) != 1 || vs[0].Key != "a" {
+			t.Errorf("%s, typed: %v", name, vs)
+		}
+	}
+}
+
 // TestRetries is R36: reads are repeated, a few times; writes never.
 func TestRetries(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -294,6 +423,8 @@ func TestRetries(t *testing.T) {
 		}
 		get := func() error { return must1(s.Get(ctx, "k")) }
 		many := func() error { return must1(s.GetMany(ctx, []string{"k"})) }
+		list := func() error { return whole(kv.Collect(s.List(ctx, ""))) }
+		typedList := func() error { return whole(kv.Collect(kv.NewTyped(s, codec.String(), "").List(ctx, ""))) }
 		for _, tc := range []struct {
 			name  string
 			op    kv.Op
@@ -307,6 +438,9 @@ func TestRetries(t *testing.T) {
 			{"get, always", kv.OpGet, get, 3, 3, kv.ErrUnavailable},
 			{"get many, twice", kv.OpGetMany, many, 2, 3, nil},
 			{"get many, always", kv.OpGetMany, many, 3, 3, kv.ErrUnavailable},
+			{"list, twice", kv.OpList, list, 2, 3, nil},
+			{"list, always", kv.OpList, list, 3, 3, kv.ErrUnavailable},
+			{"typed list, twice", kv.OpList, typedList, 2, 3, nil},
 			{"put", kv.OpPut, func() error { return must1(s.Put(ctx, "k", nil)) }, 1, 1, kv.ErrUnavailable},
 			{"create", kv.OpPut, func() error { return must1(s.Create(ctx, "new", nil)) }, 1, 1, kv.ErrUnavailable},
 			{"delete", kv.OpDelete, func() error { return s.Delete(ctx, "k") }, 1, 1, kv.ErrUnavailable},

@@ -19,8 +19,10 @@ import (
 // ordered, one for each call. An operation is what the program calls: a
 // fenced Put is kv.OpPut, the write of a transaction kv.OpCommit. Modify is
 // kv.OpModify around a kv.OpGet and a kv.OpUpdate or kv.OpCreate for each
-// round. Faults strike outside of the library's retries of reads, so a single
-// one is seen by the caller.
+// round. A lock is two calls of kv.OpLock, one for its place in the queue and
+// one that waits for admission, then kv.OpRenew three times in each lease, and
+// kv.OpUnlock. Faults strike outside of the library's retries of reads, so a
+// single one is seen by the caller.
 //
 // The zero value has no faults. Methods are safe for concurrent use.
 type Faults struct {

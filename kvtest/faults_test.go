@@ -9,6 +9,7 @@ import (
 
 	"github.com/polykv/kv"
 	"github.com/polykv/kv/kvtest"
+	"github.com/polykv/kv/lock"
 )
 
 func TestFailNext(t *testing.T) {
@@ -132,6 +133,32 @@ func TestReadsLoseTheirReplyWithoutDoubt(t *testing.T) {
 	for deadline := time.Now().Add(5 * time.Second); runtime.NumGoroutine() > running; runtime.Gosched() {
 		if time.Now().After(deadline) {
 			t.Fatalf("%d goroutines before the watch, %d after it failed", running, runtime.NumGoroutine())
+		}
+	}
+}
+
+// A lock is two calls, and one that fails at either leaves nothing behind.
+func TestFaultsOfLocks(t *testing.T) {
+	var faults kvtest.Faults
+	s := kvtest.New(t, kv.Intercept(faults.Intercept))
+	for what, order := range map[string]func(){
+		"the place":              func() { faults.FailNext(kv.OpLock) },
+		"the reply of the place": func() { faults.LoseReply(kv.OpLock) },
+		"the wait":               func() { faults.FailNext(kv.OpLock, nil, kv.ErrUnavailable) },
+	} {
+		order()
+		if _, err := lock.Lock(t.Context(), s, "l"); !errors.Is(err, kv.ErrUnavailable) && !errors.Is(err, kv.ErrUncertain) {
+			t.Errorf("%s: %v", what, err)
+		}
+		if n := faults.Pending(); n != 0 {
+			t.Errorf("%s: %d faults are left", what, n)
+		}
+		held, err := lock.TryLock(t.Context(), s, "l")
+		if err != nil {
+			t.Fatalf("after %s: %v", what, err)
+		}
+		if err := held.Unlock(t.Context()); err != nil {
+			t.Error(err)
 		}
 	}
 }
