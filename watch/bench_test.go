@@ -36,8 +36,43 @@ func BenchmarkExisting(b *testing.B) {
 	}
 }
 
+// BenchmarkBehind is what one change costs a subscriber that has it waiting:
+// one by one, and merged beyond its buffer.
+func BenchmarkBehind(b *testing.B) {
+	const changes = 1000 // less than a stage
+	for _, buffer := range []int{1, 1 << 20} {
+		b.Run(fmt.Sprint("buffer ", buffer), func(b *testing.B) {
+			src, m := benchMirror(b, 1000)
+			b.ReportAllocs()
+			b.ResetTimer()
+			for n := 0; n < b.N; n += changes {
+				b.StopTimer()
+				sub := m.Subscribe(watch.Buffer(buffer))
+				if until(b, sub, "") != m.Len() {
+					b.Fatal("not all is there")
+				}
+				for i := range changes {
+					put(b, src, fmt.Sprintf("dir%d/%d", i%100, i), i)
+				}
+				last := put(b, src, "end", n)
+				if err := m.Sync(b.Context()); err != nil {
+					b.Fatal(err)
+				}
+				b.StartTimer()
+				for ev := (kv.Event[int]{}); ev.Revision != last.Revision; {
+					var err error
+					if ev, err = sub.Next(b.Context()); err != nil {
+						b.Fatal(err)
+					}
+				}
+				sub.Close()
+			}
+		})
+	}
+}
+
 // BenchmarkFanOut is what one change costs, from its write until each of the
-// subscribers has read it.
+// subscribers has read it, and of that each one's part.
 func BenchmarkFanOut(b *testing.B) {
 	for _, subscribers := range []int{1, 100, 1000} {
 		b.Run(fmt.Sprint(subscribers), func(b *testing.B) {
@@ -67,6 +102,7 @@ func BenchmarkFanOut(b *testing.B) {
 					b.Fatal(err)
 				}
 			}
+			b.ReportMetric(float64(b.Elapsed())/float64(b.N*subscribers), "ns/event")
 		})
 	}
 }

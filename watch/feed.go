@@ -1,7 +1,7 @@
 package watch
 
 import (
-	"sync"
+	"math"
 	"sync/atomic"
 )
 
@@ -24,22 +24,26 @@ const (
 // between the two states: so a subscriber who does not come holds the changes
 // up to the next stage, and one state, which others hold too.
 //
-// All but the wait is guarded by the mirror's lock; total is read without.
+// All is guarded by the mirror's lock; total is read without.
 type feed[T any] struct {
-	subs   int
-	keep   uint64 // the largest buffer of a subscriber
-	last   *segment[T]
-	stages []*segment[T] // those that are not cut off, oldest first
-	since  int           // changes since the newest stage
-	total  atomic.Uint64 // changes so far
-
-	mu   sync.Mutex
-	wait chan struct{} // closed at the next change; nil if nobody waits
+	subs    int
+	buffers map[int]int // how many subscribers have a buffer of each size
+	keep    uint64      // the largest buffer of a subscriber
+	least   int         // the smallest one
+	last    *segment[T]
+	stages  []*segment[T]    // those that are not cut off, oldest first
+	since   int              // changes since the newest stage
+	total   atomic.Uint64    // changes so far
+	places  map[string]int16 // of the last segment, where the last change of each key is
 }
+
+// none is where nothing is.
+const none = -1
 
 type segment[T any] struct {
 	first   uint64 // how many changes there were before
 	changes [segmentLen]Change[T]
+	before  [segmentLen]int16          // where the change of the same key before each is, or none
 	n       atomic.Int32               // how many of changes are there
 	next    atomic.Pointer[segment[T]] // set before n is full; nil again behind a stage that was cut off
 	state   *tree[T]                   // of a stage; set before n is full
@@ -49,16 +53,33 @@ type segment[T any] struct {
 func (f *feed[T]) join(buffer int) (*segment[T], int) {
 	if f.last == nil {
 		f.last = &segment[T]{first: f.total.Load()}
+		f.places = map[string]int16{}
+		f.buffers = map[int]int{}
 	}
 	f.subs++
-	f.keep = max(f.keep, uint64(buffer))
+	if f.buffers[buffer]++; f.buffers[buffer] == 1 {
+		f.bound()
+	}
 	return f.last, int(f.last.n.Load())
 }
 
 // leave takes one subscriber off. The mirror's lock is held.
-func (f *feed[T]) leave() {
+func (f *feed[T]) leave(buffer int) {
 	if f.subs--; f.subs == 0 {
-		f.last, f.stages, f.since, f.keep = nil, nil, 0, 0
+		f.last, f.stages, f.places, f.since = nil, nil, nil, 0
+		return
+	}
+	if f.buffers[buffer]--; f.buffers[buffer] == 0 {
+		delete(f.buffers, buffer)
+		f.bound()
+	}
+}
+
+// bound finds the largest and the smallest buffer of those who are there.
+func (f *feed[T]) bound() {
+	f.keep, f.least = 0, math.MaxInt
+	for buffer := range f.buffers {
+		f.keep, f.least = max(f.keep, uint64(buffer)), min(f.least, buffer)
 	}
 }
 
@@ -70,7 +91,11 @@ func (f *feed[T]) add(c Change[T], now *tree[T]) {
 		return
 	}
 	n := s.n.Load()
-	s.changes[n] = c
+	s.changes[n], s.before[n] = c, none
+	if before, ok := f.places[c.Key]; ok {
+		s.before[n] = before
+	}
+	f.places[c.Key] = int16(n)
 	f.since++
 	if n+1 == segmentLen {
 		f.extend(now)
@@ -87,13 +112,14 @@ func (f *feed[T]) extend(now *tree[T]) {
 	if f.since >= max(minStage, now.Len()/8) {
 		s.state, f.since = now.Clone(), 0
 		f.stages = append(f.stages, s)
-		for len(f.stages) > 1 && end-(f.stages[0].first+segmentLen) >= f.keep {
+		for len(f.stages) > 1 && end-(f.stages[0].first+segmentLen) > f.keep {
 			f.stages[0].next.Store(nil)
 			f.stages[0] = nil
 			f.stages = f.stages[1:]
 		}
 	}
 	f.last = &segment[T]{first: end}
+	clear(f.places)
 	s.next.Store(f.last)
 }
 
@@ -107,24 +133,4 @@ func (f *feed[T]) beyond(s *segment[T]) *segment[T] {
 		return newest
 	}
 	return nil
-}
-
-// changed returns a channel that is closed at the next change.
-func (f *feed[T]) changed() <-chan struct{} {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if f.wait == nil {
-		f.wait = make(chan struct{})
-	}
-	return f.wait
-}
-
-// wake tells who waits.
-func (f *feed[T]) wake() {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if f.wait != nil {
-		close(f.wait)
-		f.wait = nil
-	}
 }

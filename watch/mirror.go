@@ -7,6 +7,7 @@ import (
 
 	"github.com/polykv/kv"
 	"github.com/polykv/kv/backend"
+	"github.com/polykv/kv/internal/contexts"
 )
 
 // Change is one difference of a mirror. Old has Revision 0 for a key that is
@@ -46,6 +47,7 @@ type Mirror[T any] struct {
 	done    chan struct{}
 	bad     func(error)
 	closing atomic.Bool
+	rounds  rounds
 
 	mu        sync.RWMutex
 	entries   *tree[T]
@@ -53,6 +55,7 @@ type Mirror[T any] struct {
 	feed      feed[T]
 	synced    bool
 	revision  kv.Revision // the highest that was applied
+	repaired  bool        // the next one may be lower: the store may have been restored
 	whole     kv.Revision // all writes below it were applied; 0: not known
 	err       error
 	handlers  []*handler[T] // replaced, never changed: take reads it without the lock
@@ -64,6 +67,7 @@ type Mirror[T any] struct {
 // NewMirror opens a mirror of src and returns once it has the whole snapshot,
 // which ctx bounds. Errors: those of Watch.
 func NewMirror[T any](ctx context.Context, src Source[T], opts ...Option) (*Mirror[T], error) {
+	contexts.Require(ctx)
 	var o options
 	for _, opt := range opts {
 		if opt != nil {
@@ -107,6 +111,7 @@ func opened(ctx context.Context, stop func() bool, err error) error {
 
 // run applies events until the stream ends.
 func (m *Mirror[T]) run() {
+	defer m.rounds.end() // who wakes looks whether it is done
 	defer close(m.done)
 	defer m.w.Close()
 	for {
@@ -185,10 +190,11 @@ func (m *Mirror[T]) take(ev kv.Event[T], err error) error {
 		m.clone = nil
 		m.feed.add(c, m.entries)
 	}
+	subs, most := m.feed.subs, m.feed.least/2
 	handlers := m.handlers
 	m.mu.Unlock()
 	if changed {
-		m.feed.wake()
+		m.rounds.changed(subs, most)
 		for _, h := range handlers {
 			if !h.stopped.Load() {
 				h.f(c)
@@ -204,7 +210,7 @@ func (m *Mirror[T]) take(ev kv.Event[T], err error) error {
 func (m *Mirror[T]) advance(ev kv.Event[T]) {
 	switch ev.Kind {
 	case kv.Resynced:
-		m.synced, m.revision, m.whole = false, 0, 0 // a restored store may begin lower
+		m.synced, m.repaired, m.whole = false, true, 0
 	case kv.Synced:
 		m.synced, m.whole = true, ev.Revision
 	case kv.Created, kv.Updated, kv.Deleted:
@@ -212,7 +218,13 @@ func (m *Mirror[T]) advance(ev kv.Event[T]) {
 			m.whole = max(m.whole, ev.Revision)
 		}
 	}
-	m.revision = max(m.revision, ev.Revision)
+	switch {
+	case ev.Revision == 0: // of a repair, which need not tell
+	case m.repaired:
+		m.revision, m.repaired = ev.Revision, false
+	default:
+		m.revision = max(m.revision, ev.Revision)
+	}
 }
 
 // Done is closed when the mirror follows the store no longer: see Err. What it

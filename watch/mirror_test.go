@@ -8,10 +8,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"sync"
-	"sync/atomic"
 	"testing"
-	"testing/synctest"
-	"time"
 
 	"github.com/polykv/kv"
 	"github.com/polykv/kv/backend"
@@ -119,6 +116,24 @@ func TestMirrorConverges(t *testing.T) {
 				t.Errorf("the handler knows %d entries of %d", len(seen), m.Len())
 			}
 		})
+	}
+}
+
+// TestRevisionAfterRepair: what a repair tells may have no revision, as deletes;
+// the mirror has not forgotten what it applied before.
+func TestRevisionAfterRepair(t *testing.T) {
+	b := &lossy{Store: memkv.New(memkv.Options{})}
+	s := kv.New(b)
+	defer s.Close()
+	src := numbers(s)
+	put(t, src, "kept", 1)
+	last := put(t, src, "gone", 2)
+	m := newMirror(t, src)
+	b.lose()
+	del(t, src, "gone")
+	soon(t, "the repair is over", func() bool { return m.Len() == 1 && m.Status().Synced })
+	if r := m.Status().Revision; r < last.Revision {
+		t.Errorf("the status says revision %d, and %d was applied", r, last.Revision)
 	}
 }
 
@@ -271,96 +286,6 @@ func TestMirrorReads(t *testing.T) {
 	}
 }
 
-// TestOnChange: what is there and then the changes, without gap or repeat,
-// whenever the handler comes and goes.
-func TestOnChange(t *testing.T) {
-	s := newStore(t)
-	src := numbers(s)
-	m, err := watch.NewMirror(limited(t), src)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer m.Close()
-	done := make(chan struct{})
-	var writing sync.WaitGroup
-	writing.Go(func() {
-		defer close(done)
-		for i := range 3000 {
-			put(t, src, "k", i)
-		}
-	})
-	var stops []func()
-	for running := true; running; {
-		last := -1
-		stops = append(stops, m.OnChange(func(c watch.Change[int]) {
-			if c.Old.Revision == 0 && last != -1 || c.Old.Revision != 0 && c.Old.Value != last {
-				t.Errorf("old %v after %d", c.Old, last)
-			}
-			if last != -1 && c.New.Value != last+1 {
-				t.Errorf("%d after %d", c.New.Value, last)
-			}
-			last = c.New.Value
-		}))
-		if err := m.Sync(limited(t)); err != nil {
-			t.Fatal(err)
-		}
-		select {
-		case <-done:
-			running = false
-		default:
-		}
-		if len(stops) > 20 {
-			stops[0]()
-			stops = stops[1:]
-		}
-	}
-	writing.Wait()
-	for _, stop := range stops {
-		stop()
-		stop() // idempotent
-	}
-	var calls atomic.Int64
-	m.OnChange(func(watch.Change[int]) { calls.Add(1) })()
-	put(t, src, "k", -1)
-	if err := m.Sync(limited(t)); err != nil {
-		t.Fatal(err)
-	}
-	if n := calls.Load(); n > 1 {
-		t.Errorf("a handler that was stopped ran %d times", n)
-	}
-}
-
-// TestHandlerStopsInReplay: a handler may take itself off, during the replay
-// too, and may bring another.
-func TestHandlerStopsInReplay(t *testing.T) {
-	s := newStore(t)
-	src := numbers(s)
-	for i := range 10 {
-		put(t, src, fmt.Sprint(i), i)
-	}
-	m, err := watch.NewMirror(limited(t), src)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer m.Close()
-	var stop func()
-	ready := make(chan struct{})
-	var calls, others atomic.Int64
-	stop = m.OnChange(func(watch.Change[int]) {
-		<-ready
-		if calls.Add(1) == 3 {
-			stop()
-			m.OnChange(func(watch.Change[int]) { others.Add(1) })
-		}
-	})
-	close(ready)
-	put(t, src, "x", 1)
-	soon(t, "the other handler has all", func() bool { return others.Load() == 11 })
-	if n := calls.Load(); n != 3 {
-		t.Errorf("the handler ran %d times after it was stopped in its third", n)
-	}
-}
-
 func TestMirrorKeepsLastGoodValue(t *testing.T) {
 	s := newStore(t)
 	src := numbers(s)
@@ -404,173 +329,4 @@ func TestMirrorKeepsLastGoodValue(t *testing.T) {
 	if len(errs) != 2 || !undecodable(errs[0]) || !undecodable(errs[1]) {
 		t.Errorf("errors: %v", errs)
 	}
-}
-
-func TestMirrorOpens(t *testing.T) {
-	s := newStore(t, kv.Intercept(func(ctx context.Context, c kv.Call, next func(context.Context) error) error {
-		if c.Op == kv.OpWatch && c.Key == "slow" {
-			<-ctx.Done()
-			return context.Cause(ctx)
-		}
-		return next(ctx)
-	}))
-	why := errors.New("no longer wanted")
-	ctx, cancel := context.WithCancelCause(t.Context())
-	cancel(why)
-	_, err := watch.NewMirror(ctx, s.Sub("slow"))
-	if !errors.Is(err, context.Canceled) || !errors.Is(err, why) {
-		t.Errorf("with an ended context: %v", err)
-	}
-	ctx, stop := context.WithTimeout(t.Context(), time.Millisecond)
-	defer stop()
-	if _, err = watch.NewMirror(ctx, s.Sub("slow")); !errors.Is(err, context.DeadlineExceeded) {
-		t.Errorf("with a context that ends: %v", err)
-	}
-	if _, err = watch.NewMirror(t.Context(), s.Sub("\x00")); !errors.Is(err, kv.ErrInvalidKey) {
-		t.Errorf("of no prefix: %v", err)
-	}
-	// The context bounds the opening only.
-	ctx, stop = context.WithCancel(t.Context())
-	m, err := watch.NewMirror(ctx, s)
-	if err != nil {
-		t.Fatal(err)
-	}
-	stop()
-	if err := m.Sync(limited(t)); err != nil || m.Err() != nil {
-		t.Errorf("after the end of the context that opened it: %v, %v", err, m.Err())
-	}
-	if err := errors.Join(m.Close(), m.Close()); err != nil {
-		t.Error(err)
-	}
-}
-
-func TestMirrorEnds(t *testing.T) {
-	for _, by := range []string{"its Close", "the store's Close"} {
-		t.Run(by, func(t *testing.T) {
-			s := kv.New(memkv.New(memkv.Options{}))
-			defer s.Close()
-			src := numbers(s)
-			put(t, src, "k", 1)
-			m, err := watch.NewMirror(limited(t), src)
-			if err != nil {
-				t.Fatal(err)
-			}
-			sub := m.Subscribe()
-			next(t, sub, "existing k 1")
-			next(t, sub, "synced")
-			if by == "its Close" {
-				m.Close()
-			} else {
-				s.Close()
-			}
-			<-m.Done()
-			wantErr := by != "its Close"
-			if got := errors.Is(m.Err(), kv.ErrClosed); got != wantErr {
-				t.Errorf("Err is %v", m.Err())
-			}
-			for range 2 {
-				if _, err := sub.Next(limited(t)); !errors.Is(err, kv.ErrClosed) {
-					t.Errorf("the subscription's error: %v", err)
-				}
-			}
-			if err := m.Sync(limited(t)); !errors.Is(err, kv.ErrClosed) {
-				t.Errorf("Sync: %v", err)
-			}
-			// What it has can still be had.
-			if e, ok := m.Get("k"); !ok || e.Value != 1 {
-				t.Errorf("Get: %v %v", e, ok)
-			}
-			late := m.Subscribe()
-			next(t, late, "existing k 1")
-			next(t, late, "synced")
-			if _, err := late.Next(limited(t)); !errors.Is(err, kv.ErrClosed) {
-				t.Errorf("a late subscription's error: %v", err)
-			}
-			ix := watch.NewIndex(m, func(e kv.Entry[int]) []int { return []int{e.Value} })
-			if n := len(slices.Collect(ix.Get(1))); n != 1 {
-				t.Errorf("a late index finds %d", n)
-			}
-			if err := errors.Join(sub.Close(), late.Close(), ix.Close(), m.Close(), m.Close()); err != nil {
-				t.Error(err)
-			}
-		})
-	}
-}
-
-// TestMirrorExpires: an entry goes at its TTL, without a reader.
-func TestMirrorExpires(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		s := kv.New(memkv.New(memkv.Options{}))
-		defer s.Close()
-		src := numbers(s)
-		m, err := watch.NewMirror(t.Context(), src)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer m.Close()
-		if _, err := src.Put(t.Context(), "k", 1, kv.TTL(5*time.Second)); err != nil {
-			t.Fatal(err)
-		}
-		synctest.Wait()
-		if m.Len() != 1 {
-			t.Fatal("not there")
-		}
-		time.Sleep(5*time.Second + s.Capabilities().TTLSlack)
-		synctest.Wait()
-		if m.Len() != 0 {
-			t.Error("still there after its TTL")
-		}
-	})
-}
-
-func TestIndex(t *testing.T) {
-	s := newStore(t)
-	src := numbers(s)
-	put(t, src, "a", 12)
-	put(t, src, "b", 3)
-	m, err := watch.NewMirror(limited(t), src)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer m.Close()
-	// By each decimal digit.
-	ix := watch.NewIndex(m, func(e kv.Entry[int]) (out []rune) {
-		for _, d := range fmt.Sprint(e.Value) {
-			out = append(out, d)
-		}
-		return out
-	})
-	check := func(digit rune, want ...string) {
-		t.Helper()
-		if err := m.Sync(limited(t)); err != nil {
-			t.Fatal(err)
-		}
-		var got []string
-		for e := range ix.Get(digit) {
-			got = append(got, e.Key)
-		}
-		if !slices.Equal(got, want) {
-			t.Errorf("digit %c: %q, want %q", digit, got, want)
-		}
-	}
-	check('1', "a")
-	check('3', "b")
-	put(t, src, "0", 31)
-	check('1', "0", "a")
-	check('3', "0", "b")
-	put(t, src, "a", 45) // moves
-	check('1', "0")
-	check('2')
-	check('5', "a")
-	del(t, src, "0")
-	check('1')
-	check('3', "b")
-	for range ix.Get('5') {
-		break // leaves nothing behind
-	}
-	if err := errors.Join(ix.Close(), ix.Close()); err != nil {
-		t.Error(err)
-	}
-	put(t, src, "c", 3)
-	check('3', "b") // it follows no longer
 }

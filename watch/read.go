@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/polykv/kv"
+	"github.com/polykv/kv/internal/contexts"
 	"github.com/polykv/kv/internal/keys"
 )
 
@@ -61,12 +62,16 @@ func (m *Mirror[T]) snapshot() *tree[T] {
 
 // Sync returns when the mirror has all writes that were complete when it was
 // called: a read after it is as fresh as one of the store. It costs one
-// request.
+// request. For a store that is away a ctx without a deadline waits five seconds,
+// and then it is kv.ErrUnavailable.
 func (m *Mirror[T]) Sync(ctx context.Context) error { return m.w.Sync(ctx) }
 
 // Wait returns when the mirror has the write whose revision is rev: read your
-// own write. It costs no request if the mirror is there already.
+// own write. It costs no request if the store is Lossless and the mirror has a
+// later write already, and else that of Sync. A revision that no write has had
+// is not waited for.
 func (m *Mirror[T]) Wait(ctx context.Context, rev kv.Revision) error {
+	contexts.Require(ctx)
 	m.mu.RLock()
 	// Only where events come in one order does one beyond rev say that rev
 	// was applied.

@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"iter"
+	"slices"
 	"time"
 
 	"github.com/polykv/kv"
 	"github.com/polykv/kv/codec"
+	"github.com/polykv/kv/internal/contexts"
 )
 
 // Source is what can be watched: a *kv.Store, of []byte, or a *kv.Typed[T].
@@ -38,6 +40,7 @@ type Result[T any] struct {
 // its reader is bounded by s. An event costs more here than in Next; the token
 // of an event is the place to resume from, not where the watch has come to.
 func Chan[T any](ctx context.Context, s Stream[T]) <-chan Result[T] {
+	contexts.Require(ctx)
 	out := make(chan Result[T])
 	go func() {
 		defer close(out)
@@ -76,6 +79,10 @@ func Batches[T any](s Stream[T], interval time.Duration) iter.Seq2[[]kv.Event[T]
 		defer s.Close()
 		for {
 			ev, err := s.Next(context.Background())
+			if err != nil && !bad(err) {
+				yield(nil, err)
+				return
+			}
 			var b batch[T]
 			var undecodable []error
 			ctx, cancel := context.WithTimeout(context.Background(), interval)
@@ -108,6 +115,7 @@ func Batches[T any](s Stream[T], interval time.Duration) iter.Seq2[[]kv.Event[T]
 // batch merges events.
 type batch[T any] struct {
 	all   []kv.Event[T] // Kind 0: merged away
+	away  int           // how many of them are
 	last  map[string]int
 	token kv.Token // of the last event
 }
@@ -131,13 +139,19 @@ func (b *batch[T]) add(ev kv.Event[T]) {
 	was := b.all[i]
 	switch {
 	case was.Kind == kv.Deleted:
-		// It came again: the delete stays, and the new key follows.
+		// It came again: the delete stays, and the new key follows, perhaps
+		// with its second value, as the first did not decode.
+		if ev.Kind == kv.Updated {
+			ev.Kind, ev.Prev = kv.Created, nil
+		}
 		b.last[ev.Key] = len(b.all)
 		b.all = append(b.all, ev)
 		return
 	case was.Kind != kv.Updated && ev.Kind == kv.Deleted: // Created or Existing
 		b.all[i] = kv.Event[T]{}
 		delete(b.last, ev.Key)
+		b.away++
+		b.compact()
 		return
 	case was.Kind != kv.Updated && ev.Kind == kv.Updated:
 		ev.Kind = was.Kind // Created or Existing, with the newer value
@@ -146,13 +160,27 @@ func (b *batch[T]) add(ev kv.Event[T]) {
 	b.all[i] = ev
 }
 
-func (b *batch[T]) events() []kv.Event[T] {
-	out := b.all[:0]
-	for _, ev := range b.all {
-		if ev.Kind != 0 {
-			out = append(out, ev)
+// compact lets go of what was merged away, so that keys that come and go cost
+// nothing, however long the interval is.
+func (b *batch[T]) compact() {
+	if b.away < 64 || b.away <= len(b.all)/2 {
+		return
+	}
+	b.all, b.away = b.left(), 0
+	for i, ev := range b.all {
+		if ev.Key != "" {
+			b.last[ev.Key] = i
 		}
 	}
+}
+
+// left is what was not merged away.
+func (b *batch[T]) left() []kv.Event[T] {
+	return slices.DeleteFunc(b.all, func(ev kv.Event[T]) bool { return ev.Kind == 0 })
+}
+
+func (b *batch[T]) events() []kv.Event[T] {
+	out := b.left()
 	if len(out) > 0 {
 		out[len(out)-1].Token = b.token
 	}

@@ -3,6 +3,8 @@ package watch_test
 import (
 	"context"
 	"errors"
+	"maps"
+	"math/rand/v2"
 	"slices"
 	"strings"
 	"testing"
@@ -35,6 +37,13 @@ func TestBatches(t *testing.T) {
 	dels := func(key string) step {
 		return func(t *testing.T, src *kv.Typed[int]) { del(t, src, key) }
 	}
+	bad := func(key string) step {
+		return func(t *testing.T, src *kv.Typed[int]) {
+			if _, err := src.Store().Put(t.Context(), key, []byte("{")); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
 	for _, tc := range []struct {
 		name  string
 		steps []step
@@ -46,6 +55,7 @@ func TestBatches(t *testing.T) {
 		{"updated twice", []step{puts("x", 1), puts("x", 2)}, "updated x 2 (0)"},
 		{"updated and deleted", []step{puts("x", 1), dels("x")}, "deleted x 0 (0)"},
 		{"went and came", []step{dels("x"), puts("x", 1), puts("x", 2)}, "deleted x 0 (0), created x 2"},
+		{"went and came as what does not decode", []step{dels("x"), bad("x"), puts("x", 2)}, "deleted x 0 (0), created x 2"},
 		{"went and came and went", []step{dels("x"), puts("x", 1), dels("x")}, "deleted x 0 (0)"},
 		{"went and came twice", []step{dels("x"), puts("x", 1), dels("x"), puts("x", 2)}, "deleted x 0 (0), created x 2"},
 	} {
@@ -201,6 +211,46 @@ func TestChan(t *testing.T) {
 	}
 }
 
+// TestBatchIsBounded: by the keys that are there or were, and not by what comes
+// and goes within an interval.
+func TestBatchIsBounded(t *testing.T) {
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	rng := rand.New(rand.NewPCG(seed, 0))
+	known := map[string]kv.Revision{"a": 1, "b": 1, "c": 1} // before the batch
+	now := maps.Clone(known)
+	got, room := watch.Gather(func(yield func(kv.Event[int]) bool) {
+		for rev := kv.Revision(2); rev < 100_000; rev++ {
+			ev := kv.Event[int]{Kind: kv.Deleted, Entry: kv.Entry[int]{Key: string(rune('a' + rng.IntN(20))), Revision: rev}}
+			switch {
+			case now[ev.Key] == 0:
+				ev.Kind, now[ev.Key] = kv.Created, rev
+			case rng.IntN(3) == 0:
+				ev.Kind, now[ev.Key] = kv.Updated, rev
+			default:
+				delete(now, ev.Key)
+			}
+			if !yield(ev) {
+				return
+			}
+		}
+	})
+	if room > 1000 {
+		t.Errorf("there was room for %d events of 20 keys", room)
+	}
+	for _, ev := range got {
+		if there := known[ev.Key] != 0; there != (ev.Kind != kv.Created) {
+			t.Errorf("%v, where its presence before was %v", ev, there)
+		}
+		if known[ev.Key] = ev.Revision; ev.Kind == kv.Deleted {
+			delete(known, ev.Key)
+		}
+	}
+	if !maps.Equal(known, now) {
+		t.Errorf("the batch leads to %v, the events to %v", known, now)
+	}
+}
+
 // TestChanEnds: a final error comes, and then the channel closes.
 func TestChanEnds(t *testing.T) {
 	s := newStore(t)
@@ -213,3 +263,28 @@ func TestChanEnds(t *testing.T) {
 		t.Errorf("after a final error: %v", r)
 	}
 }
+
+// TestBatchesEndWithDeadline: the end of a watch whose context had a deadline is
+// not taken for that of an interval, however short.
+func TestBatchesEndWithDeadline(t *testing.T) {
+	for batch, err := range watch.Batches[int](&ended{t: t}, 0) {
+		if len(batch) > 0 || !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("got %v, %v", batch, err)
+		}
+	}
+}
+
+// ended is a stream whose context's deadline has passed.
+type ended struct {
+	t     *testing.T
+	calls int
+}
+
+func (s *ended) Next(context.Context) (kv.Event[int], error) {
+	if s.calls++; s.calls > 10 {
+		s.t.Fatal("asked again and again for an error that is final")
+	}
+	return kv.Event[int]{}, context.DeadlineExceeded
+}
+
+func (*ended) Close() error { return nil }

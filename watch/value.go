@@ -6,6 +6,7 @@ import (
 	"sync/atomic"
 
 	"github.com/polykv/kv"
+	"github.com/polykv/kv/internal/contexts"
 )
 
 // Value is one key's live value: a configuration that follows the store.
@@ -29,6 +30,7 @@ type Value[T any] struct {
 // those of WatchKey, and *codec.Error if the present value does not decode. A
 // later one that does not leaves the last good one in place: see OnBadValue.
 func NewValue[T any](ctx context.Context, src KeySource[T], key string, absent T, opts ...Option) (*Value[T], error) {
+	contexts.Require(ctx)
 	var o options
 	for _, opt := range opts {
 		if opt != nil {
@@ -110,7 +112,8 @@ func (v *Value[T]) Changed() <-chan struct{} {
 	return v.changed
 }
 
-// Sync returns when the value is as fresh as a read of the store.
+// Sync returns when the value is as fresh as a read of the store. What it costs
+// and how long it waits: see Mirror.Sync.
 func (v *Value[T]) Sync(ctx context.Context) error { return v.w.Sync(ctx) }
 
 // Health tells how stale the value may be: when the store was last heard, and

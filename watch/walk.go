@@ -26,8 +26,14 @@ type walk[T any] struct {
 // walkPage is how many entries of each state are compared at a time.
 const walkPage = 64
 
+// first makes of a key the one that comes next, in the order of keys.
+const first = "\x00"
+
 // page appends the next events; more is false if they were the last.
 func (w *walk[T]) page(events []kv.Event[T]) (_ []kv.Event[T], more bool) {
+	if w.from == nil {
+		return w.existing(events)
+	}
 	w.old = entriesAfter(w.old[:0], w.from, w.after)
 	w.now = entriesAfter(w.now[:0], w.to, w.after)
 	old, now := w.old, w.now
@@ -47,11 +53,7 @@ func (w *walk[T]) page(events []kv.Event[T]) (_ []kv.Event[T], more bool) {
 			events = append(events, gone(old[0]))
 			old = old[1:]
 		case !covers(old) || now[0].Key < old[0].Key:
-			ev := kv.Event[T]{Kind: kv.Created, Entry: now[0]}
-			if w.from == nil {
-				ev.Kind = kv.Existing
-			}
-			events = append(events, ev)
+			events = append(events, kv.Event[T]{Kind: kv.Created, Entry: now[0]})
 			now = now[1:]
 		default:
 			events = appendDifference(events, old[0], now[0])
@@ -65,15 +67,23 @@ func (w *walk[T]) page(events []kv.Event[T]) (_ []kv.Event[T], more bool) {
 	return events, more
 }
 
+// existing is page for a subscriber who knows nothing yet.
+func (w *walk[T]) existing(events []kv.Event[T]) (_ []kv.Event[T], more bool) {
+	w.to.AscendGreaterOrEqual(kv.Entry[T]{Key: w.after + first}, func(e kv.Entry[T]) bool {
+		events = append(events, kv.Event[T]{Kind: kv.Existing, Entry: e})
+		return len(events) < walkPage
+	})
+	if len(events) < walkPage {
+		return events, false
+	}
+	w.after = events[walkPage-1].Key
+	return events, true
+}
+
 // entriesAfter appends up to a page of the entries whose keys are greater than after.
 func entriesAfter[T any](page []kv.Entry[T], t *tree[T], after string) []kv.Entry[T] {
-	if t == nil {
-		return page
-	}
-	t.AscendGreaterOrEqual(kv.Entry[T]{Key: after}, func(e kv.Entry[T]) bool {
-		if e.Key != after {
-			page = append(page, e)
-		}
+	t.AscendGreaterOrEqual(kv.Entry[T]{Key: after + first}, func(e kv.Entry[T]) bool {
+		page = append(page, e)
 		return len(page) < walkPage
 	})
 	return page
