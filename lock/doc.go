@@ -28,8 +28,8 @@
 //
 // A lock's name is a key in form, relative to the store's prefix, but not in
 // fact: it never shows in a List or a Watch, and a key of the same name is
-// another thing. All contenders of one name must use it alike: as a lock, as a
-// reader-writer lock, as a semaphore of the same size, or as an election.
+// another thing. Locks, reader-writer locks, semaphores and elections of one
+// name exclude each other. All users of a semaphore must agree on its size.
 //
 // What a store cannot promise is a capability: Redis loses locks with its data
 // (DurableFence), a bbolt file excludes within one process only

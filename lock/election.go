@@ -8,6 +8,7 @@ import (
 	"github.com/polykv/kv"
 	"github.com/polykv/kv/backend"
 	"github.com/polykv/kv/internal/backoff"
+	"github.com/polykv/kv/internal/contexts"
 )
 
 // Election is a vote for one leader at a time. It holds nothing itself and
@@ -27,10 +28,16 @@ func NewElection(s *kv.Store, name string, opts ...Option) *Election {
 type Leadership struct{ *Held }
 
 // Proclaim changes the value that observers see. The error matches
-// kv.ErrLockLost when the leadership is lost or was resigned.
+// kv.ErrLockLost when the leadership is lost or was resigned. Errors besides:
+// kv.ErrTooLarge before any I/O, kv.ErrUncertain, kv.ErrUnavailable,
+// kv.ErrPermission, kv.ErrClosed, the context's.
 func (l *Leadership) Proclaim(ctx context.Context, value string) error {
+	contexts.Require(ctx)
 	if lost := l.Err(); lost != nil {
 		return lost // the store may not have noticed yet
+	}
+	if err := checkValue(l.s, []byte(value)); err != nil {
+		return l.fail(kv.OpLock, err)
 	}
 	return l.s.Do(ctx, kv.OpLock, l.name, func(ctx context.Context) error {
 		return l.c.Set(ctx, []byte(value))
@@ -53,22 +60,40 @@ func (e *Election) Campaign(ctx context.Context, value string) (*Leadership, err
 
 // Lead campaigns, runs f while it leads, under a context that ends when the
 // leadership is lost, and resigns. When the leadership was lost it campaigns
-// again, as soon as f has returned, until f returns as the leader, with its
-// error, or ctx ends.
+// again, as soon as f has returned and for as long as the store may be away,
+// until f returns as the leader, with its error, or ctx ends. An f that returns
+// kv.ErrLockLost because the store has refused it a write has lost the
+// leadership, if nobody has told it yet. Errors besides: as for Lock; a store
+// that does not answer is one until Lead has had a place in the queue.
 func (e *Election) Lead(ctx context.Context, value string, f func(context.Context, *Leadership) error) error {
 	var wait backoff.Backoff
+	placed := false
 	for {
 		l, err := e.Campaign(ctx, value)
-		switch {
-		case errors.Is(err, kv.ErrLockLost) && wait.Wait(ctx):
-			continue // the place in the queue was lost: join at its end
-		case err != nil:
+		if err != nil {
+			lost := errors.Is(err, kv.ErrLockLost) // the place in the queue: join at its end
+			away := errors.Is(err, kv.ErrUnavailable) || errors.Is(err, kv.ErrUncertain)
+			if placed = placed || lost; !lost && !(placed && away) {
+				return err
+			}
+			if !wait.Wait(ctx) {
+				return backend.Because(backend.ContextError(ctx), err)
+			}
+			continue
+		}
+		placed = true
+		wait.Reset()
+		lost := false
+		err = l.during(ctx, func(ctx context.Context, _ *Held) error {
+			err := f(ctx, l)
+			lost = errors.Is(err, kv.ErrLockLost) && l.refused(ctx)
+			return err
+		})
+		if !lost && l.Err() == nil {
 			return err
 		}
-		wait.Reset()
-		err = l.during(ctx, func(ctx context.Context, _ *Held) error { return f(ctx, l) })
-		if l.Err() == nil || ctx.Err() != nil {
-			return err
+		if ended := backend.ContextError(ctx); ended != nil {
+			return backend.Because(ended, err)
 		}
 	}
 }
@@ -81,24 +106,43 @@ type Leader struct {
 
 func leader(h backend.Holder) Leader { return Leader{Value: string(h.Value), Token: h.Token} }
 
-// Leader returns who leads now, or kv.ErrNotFound if nobody does.
+// Leader returns who leads now, or kv.ErrNotFound if nobody does. A ctx without
+// a deadline waits five seconds for a store that does not answer, which then is
+// kv.ErrUnavailable. Errors besides: kv.ErrInvalidKey, kv.ErrPermission,
+// kv.ErrClosed, the context's.
 func (e *Election) Leader(ctx context.Context) (Leader, error) {
+	contexts.Require(ctx)
 	var now Leader
-	err := e.observe(ctx, func(h backend.Holder) bool {
-		now = leader(h)
-		return false
+	err := within(ctx, patience(), func(ctx context.Context) error {
+		return e.observe(ctx, func(h backend.Holder) bool {
+			now = leader(h)
+			return false
+		})
 	})
 	if err == nil && now.Token == 0 {
-		err = &kv.Error{Op: kv.OpObserve, Store: e.s.Capabilities().Name, Key: e.name, Err: kv.ErrNotFound}
+		err = noLeader{}
+	}
+	var wrapped *kv.Error
+	if err != nil && !errors.As(err, &wrapped) {
+		full, _ := e.s.Key(e.name) // which was good enough to ask
+		err = &kv.Error{Op: kv.OpObserve, Store: e.s.Capabilities().Name, Key: full, Err: err}
 	}
 	return now, err
 }
 
-// Observe yields who leads, and then each new leader and each proclamation, in
-// order, until ctx ends, which ends the sequence with the context's error.
-// Times without a leader are passed over. A leader that came and went while
-// the store could not be reached may not be seen.
+// noLeader is kv.ErrNotFound without talking of a key.
+type noLeader struct{}
+
+func (noLeader) Error() string { return "nobody leads" }
+func (noLeader) Unwrap() error { return kv.ErrNotFound }
+
+// Observe yields who leads, and then new leaders and proclamations, in order,
+// until ctx ends, which ends the sequence with the context's error. It shows a
+// state and not a history: the latest one always comes, and of those that
+// follow each other fast, or while the store cannot be reached, some may not
+// be seen. Times without a leader are passed over.
 func (e *Election) Observe(ctx context.Context) iter.Seq2[Leader, error] {
+	contexts.Require(ctx)
 	return func(yield func(Leader, error) bool) {
 		var last Leader
 		stopped := false
@@ -122,7 +166,7 @@ func (e *Election) Observe(ctx context.Context) iter.Seq2[Leader, error] {
 
 // observe gives f the holder and each change until f returns false.
 func (e *Election) observe(ctx context.Context, f func(backend.Holder) bool) error {
-	full, err := e.s.Key(e.name)
+	full, err := fullName(e.s, kv.OpObserve, e.name)
 	if err != nil {
 		return err
 	}

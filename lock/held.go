@@ -2,16 +2,20 @@ package lock
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync/atomic"
 	"time"
 
 	"github.com/polykv/kv"
 	"github.com/polykv/kv/backend"
+	"github.com/polykv/kv/internal/contexts"
 	"github.com/polykv/kv/internal/keepalive"
 )
 
-// Held is a lock that is held, or was. Methods are safe for concurrent use.
+// Held is a lock that is held, or was. Unlock it after a loss too: until then,
+// or the store's Close, something of it is kept in memory. Methods are safe for
+// concurrent use.
 type Held struct {
 	s      *kv.Store
 	name   string // full
@@ -27,17 +31,48 @@ type Held struct {
 const (
 	// releaseFor is how long Close waits for a lock's release.
 	releaseFor = 2 * time.Second
-	// unlockFor is how long an Unlock without a deadline waits for a store
-	// that does not answer (R38).
-	unlockFor = 5 * time.Second
+	// answerFor is how long a call without a deadline waits for a store that
+	// does not answer (R38).
+	answerFor = 5 * time.Second
 )
 
-// acquire enters the queue and waits for admission.
-func acquire(ctx context.Context, s *kv.Store, name string, o backend.ContendOptions) (*Held, error) {
-	full, err := s.Key(name)
-	if err != nil {
-		return nil, err
+// within calls f with ctx or, if that has no deadline, until the given time at
+// most. That deadline is not the caller's, who is not told of it.
+func within(ctx context.Context, until time.Time, f func(context.Context) error) error {
+	if _, ok := ctx.Deadline(); ok {
+		return f(ctx)
 	}
+	bounded, cancel := context.WithDeadline(ctx, until)
+	defer cancel()
+	err := f(bounded)
+	if err != nil && bounded.Err() != nil && ctx.Err() == nil {
+		err = fmt.Errorf("%w: no answer within %v", kv.ErrUnavailable, answerFor)
+	}
+	return err
+}
+
+// patience is until when a call that begins now waits without a deadline.
+func patience() time.Time { return time.Now().Add(answerFor) }
+
+// fullName is the name as the driver sees it. That it is no name is an error of
+// op.
+func fullName(s *kv.Store, op kv.Op, name string) (string, error) {
+	full, err := s.Key(name)
+	return full, as(op, err)
+}
+
+// as makes err an error of op.
+func as(op kv.Op, err error) error {
+	var wrapped *kv.Error
+	if errors.As(err, &wrapped) {
+		err = &kv.Error{Op: op, Store: wrapped.Store, Key: wrapped.Key, Err: wrapped.Err}
+	}
+	return err
+}
+
+// acquire enters the queue of the lock whose name the driver sees as full, and
+// waits for admission.
+func acquire(ctx context.Context, s *kv.Store, full string, o backend.ContendOptions) (*Held, error) {
 	h := &Held{s: s, name: full, remove: func() {}, unlocked: make(chan struct{})}
 	if err := s.Do(ctx, kv.OpLock, full, func(ctx context.Context) (err error) {
 		h.c, err = s.Backend().Contend(ctx, full, o)
@@ -45,7 +80,7 @@ func acquire(ctx context.Context, s *kv.Store, name string, o backend.ContendOpt
 	}); err != nil {
 		if h.c != nil {
 			// An interceptor made an error of a place that was taken.
-			_ = h.release(ctx)
+			_ = h.release(ctx, patience())
 		}
 		return nil, err
 	}
@@ -63,11 +98,13 @@ func acquire(ctx context.Context, s *kv.Store, name string, o backend.ContendOpt
 	remove, err := s.OnClose(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), releaseFor)
 		defer cancel()
-		h.unlock(ctx)
+		h.unlock(ctx, patience())
 	})
 	if err == nil {
 		h.remove = remove
 		err = h.wait(ctx)
+	} else {
+		err = h.fail(kv.OpLock, kv.ErrClosed)
 	}
 	if err != nil {
 		// The driver goes on in the background where ctx has ended already.
@@ -85,9 +122,14 @@ func (h *Held) wait(ctx context.Context) error {
 	if lost := h.Err(); lost != nil {
 		return lost // and not the error of the context that ended with it
 	}
-	if err != nil && ctx.Err() == nil && waiting.Err() != nil {
+	switch {
+	case err == nil || waiting.Err() == nil:
+	case ctx.Err() == nil:
 		// Nobody else has the lock yet who could have unlocked it.
 		err = h.fail(kv.OpLock, kv.ErrClosed)
+	case errors.Is(err, kv.ErrLockLost):
+		// Close has given the place up, and the caller beside it.
+		err = h.fail(kv.OpLock, backend.ContextError(ctx))
 	}
 	return err
 }
@@ -115,7 +157,8 @@ func (h *Held) Err() error {
 }
 
 // Context returns a context that ends with parent and with the lock: when that
-// is lost, with cause kv.ErrLockLost. Do the work under it.
+// is lost, with cause kv.ErrLockLost. Do the work under it. It is kept until one
+// of them ends: for many pieces of work, give each a parent that ends with it.
 func (h *Held) Context(parent context.Context) context.Context { return h.keeper.Context(parent) }
 
 // Unlock gives the lock up. It is idempotent and does not block longer than
@@ -127,11 +170,12 @@ func (h *Held) Context(parent context.Context) context.Context { return h.keeper
 // waits for it. After Close, which has released the lock, it returns what the
 // release by Close did.
 func (h *Held) Unlock(ctx context.Context) error {
+	contexts.Require(ctx)
 	h.remove()
-	return h.unlock(ctx)
+	return h.unlock(ctx, patience())
 }
 
-func (h *Held) unlock(ctx context.Context) error {
+func (h *Held) unlock(ctx context.Context, until time.Time) error {
 	if !h.unlocking.CompareAndSwap(false, true) {
 		select {
 		case <-h.unlocked:
@@ -147,27 +191,39 @@ func (h *Held) unlock(ctx context.Context) error {
 	}
 	defer close(h.unlocked)
 	h.keeper.Stop()
-	h.result = h.release(ctx)
+	h.result = h.release(ctx, until)
 	if lost := h.Err(); lost != nil {
 		h.result = lost
 	}
 	return h.result
 }
 
-// release gives the place up, and waits for that no longer than for a call
-// without a deadline.
-func (h *Held) release(ctx context.Context) error {
-	if _, ok := ctx.Deadline(); ok {
+// release gives the place up. Without a deadline it waits for that until the
+// given time.
+func (h *Held) release(ctx context.Context, until time.Time) error {
+	err := within(ctx, until, func(ctx context.Context) error {
 		return h.s.Do(ctx, kv.OpUnlock, h.name, h.c.Release)
-	}
-	bounded, cancel := context.WithTimeout(ctx, unlockFor)
-	defer cancel()
-	err := h.s.Do(bounded, kv.OpUnlock, h.name, h.c.Release)
-	if err != nil && bounded.Err() != nil && ctx.Err() == nil {
-		// The deadline was not the caller's, who is not told of it.
-		err = h.fail(kv.OpUnlock, fmt.Errorf("%w: not released within %v", kv.ErrUnavailable, unlockFor))
+	})
+	var wrapped *kv.Error
+	if err != nil && !errors.As(err, &wrapped) {
+		err = h.fail(kv.OpUnlock, err)
 	}
 	return err
+}
+
+// refused asks the store whether the lock is lost: it may know before the
+// holder was told.
+func (h *Held) refused(ctx context.Context) bool {
+	select {
+	case <-h.Done():
+		return h.Err() != nil
+	default:
+	}
+	err := h.s.Do(ctx, kv.OpLock, h.name, func(ctx context.Context) error {
+		_, err := h.s.Backend().Commit(ctx, backend.Txn{Checks: []backend.Check{h.c.Check()}})
+		return err
+	})
+	return errors.Is(err, kv.ErrLockLost)
 }
 
 func (h *Held) fail(op kv.Op, err error) error {
@@ -189,6 +245,7 @@ func (s Set) Checks() []kv.Check {
 // Context returns a context that ends with parent and with the first lock that
 // is lost.
 func (s Set) Context(parent context.Context) context.Context {
+	contexts.Require(parent)
 	for _, h := range s {
 		parent = h.Context(parent)
 	}
@@ -205,11 +262,15 @@ func (s Set) err() error {
 	return nil
 }
 
-// Unlock gives all locks up, in reverse order, and returns the first error.
+// Unlock gives all locks up, in reverse order, and returns the first error. Like
+// Held.Unlock it waits five seconds without a deadline, for all of them together.
 func (s Set) Unlock(ctx context.Context) error {
+	contexts.Require(ctx)
+	until := patience()
 	var first error
 	for i := len(s) - 1; i >= 0; i-- {
-		if err := s[i].Unlock(ctx); err != nil && first == nil {
+		s[i].remove()
+		if err := s[i].unlock(ctx, until); err != nil && first == nil {
 			first = err
 		}
 	}

@@ -8,15 +8,18 @@ import (
 
 	"github.com/polykv/kv"
 	"github.com/polykv/kv/backend"
+	"github.com/polykv/kv/internal/contexts"
 )
 
 // Lock waits until it holds the lock called name, alone. ctx bounds the
 // waiting; when it ends, Lock returns its error at once, and what the request
 // left behind is removed in the background.
 //
-// Errors: kv.ErrInvalidKey, kv.ErrInvalid, kv.ErrLockLost (the place in the
-// queue was lost while waiting), kv.ErrUnavailable, kv.ErrPermission,
-// kv.ErrClosed, the context's.
+// Errors: kv.ErrInvalidKey, kv.ErrInvalid, kv.ErrTooLarge (all before any I/O),
+// kv.ErrLockLost (the place in the queue was lost while waiting),
+// kv.ErrUnavailable, kv.ErrUncertain (what the request left is removed in the
+// background, or by the lease's end), kv.ErrPermission, kv.ErrClosed, the
+// context's.
 func Lock(ctx context.Context, s *kv.Store, name string, opts ...Option) (*Held, error) {
 	return contend(ctx, s, name, opts, backend.ContendOptions{})
 }
@@ -28,34 +31,46 @@ func TryLock(ctx context.Context, s *kv.Store, name string, opts ...Option) (*He
 }
 
 // RLock waits until it holds the lock called name together with other readers.
-// A reader that comes after a waiting Lock waits behind it.
+// A reader that comes after a waiting Lock waits behind it. Errors: as for Lock.
 func RLock(ctx context.Context, s *kv.Store, name string, opts ...Option) (*Held, error) {
 	return contend(ctx, s, name, opts, backend.ContendOptions{Shared: true})
 }
 
-// TryRLock is RLock without waiting: kv.ErrLocked.
+// TryRLock is RLock without waiting: kv.ErrLocked. Errors besides: as for Lock.
 func TryRLock(ctx context.Context, s *kv.Store, name string, opts ...Option) (*Held, error) {
 	return contend(ctx, s, name, opts, backend.ContendOptions{Shared: true, Try: true})
 }
 
 // contend acquires as the user's options and how say.
 func contend(ctx context.Context, s *kv.Store, name string, opts []Option, how backend.ContendOptions) (*Held, error) {
-	o, err := contendOptions(opts)
+	contexts.Require(ctx)
+	full, err := fullName(s, kv.OpLock, name)
 	if err != nil {
-		return nil, &kv.Error{Op: kv.OpLock, Store: s.Capabilities().Name, Key: name, Err: err}
+		return nil, err
+	}
+	o, err := contendOptions(s, opts)
+	if err != nil {
+		return nil, &kv.Error{Op: kv.OpLock, Store: s.Capabilities().Name, Key: full, Err: err}
 	}
 	o.Try, o.Shared, o.Slots = how.Try, how.Shared, how.Slots
-	return acquire(ctx, s, name, o)
+	return acquire(ctx, s, full, o)
 }
 
 // LockAll waits until it holds all the locks called names. Callers that want
 // overlapping sets do not block each other for ever, because everybody takes
-// them in one order. A name that stands twice is one lock.
+// them in one order. A name that stands twice is one lock, and without names
+// the set is empty. With an error, none is held. Errors: as for Lock.
 func LockAll(ctx context.Context, s *kv.Store, names []string, opts ...Option) (Set, error) {
+	contexts.Require(ctx)
+	if len(names) == 0 {
+		// Refused for whatever every call is, without asking the store.
+		_, err := s.Txn().Commit(ctx)
+		return nil, as(kv.OpLock, err)
+	}
 	full := make([]string, 0, len(names))
 	byFull := make(map[string]string, len(names))
 	for _, name := range names {
-		f, err := s.Key(name)
+		f, err := fullName(s, kv.OpLock, name)
 		if err != nil {
 			return nil, err
 		}
@@ -124,13 +139,18 @@ func NewSemaphore(s *kv.Store, name string, slots int, opts ...Option) *Semaphor
 // Acquire waits for a slot: see Lock.
 func (m *Semaphore) Acquire(ctx context.Context) (*Held, error) { return m.acquire(ctx, false) }
 
-// TryAcquire takes a slot if one is free, else kv.ErrLocked.
+// TryAcquire takes a slot if one is free, and nobody waits for it, else
+// kv.ErrLocked. Errors besides: as for Lock.
 func (m *Semaphore) TryAcquire(ctx context.Context) (*Held, error) { return m.acquire(ctx, true) }
 
 func (m *Semaphore) acquire(ctx context.Context, try bool) (*Held, error) {
 	if m.slots < 1 {
-		err := fmt.Errorf("%w: a semaphore of %d slots", kv.ErrInvalid, m.slots)
-		return nil, &kv.Error{Op: kv.OpLock, Store: m.s.Capabilities().Name, Key: m.name, Err: err}
+		full, err := fullName(m.s, kv.OpLock, m.name)
+		if err == nil {
+			err = fmt.Errorf("%w: a semaphore of %d slots", kv.ErrInvalid, m.slots)
+			err = &kv.Error{Op: kv.OpLock, Store: m.s.Capabilities().Name, Key: full, Err: err}
+		}
+		return nil, err
 	}
 	return contend(ctx, m.s, m.name, m.opts, backend.ContendOptions{Slots: m.slots, Try: try})
 }

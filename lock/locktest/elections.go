@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"strings"
 	"time"
 
 	"github.com/polykv/kv"
@@ -44,6 +45,40 @@ func speechless(e *env) {
 	if err := again.Resign(e.ctx()); !errors.Is(err, kv.ErrLockLost) {
 		e.Errorf("the resignation of one who has lost: %v", err)
 	}
+}
+
+// values shows observers what may be shown, and no more.
+func values(e *env) {
+	s := e.open()
+	most := s.Capabilities().MaxValueBytes
+	el := lock.NewElection(s, "e")
+	sees := func(want string) {
+		e.Helper()
+		if l, err := lock.NewElection(e.open(), "e").Leader(e.ctx()); err != nil || l.Value != want {
+			e.Errorf("the leader shows %d bytes, want %d, %v", len(l.Value), len(want), err)
+		}
+	}
+	largest := strings.Repeat("v", min(most, 2<<20))
+	l, err := el.Campaign(e.ctx(), largest)
+	e.must("campaign", err)
+	sees(largest)
+	e.must("proclaim", l.Proclaim(e.ctx(), ""))
+	sees("")
+	e.must("proclaim", l.Proclaim(e.ctx(), largest))
+	if most <= 64<<20 { // beyond, a test should not allocate it
+		over := strings.Repeat("v", most+1)
+		if err := l.Proclaim(e.ctx(), over); !errors.Is(err, kv.ErrTooLarge) {
+			e.Errorf("a proclamation of MaxValueBytes+1: %v", err)
+		}
+		if _, err := lock.TryLock(e.ctx(), s, "another", lock.Value(over)); !errors.Is(err, kv.ErrTooLarge) {
+			e.Errorf("a lock with a value of MaxValueBytes+1: %v", err)
+		}
+	}
+	sees(largest)
+	if err := l.Err(); err != nil {
+		e.Errorf("the leadership after what was refused: %v", err)
+	}
+	e.must("resign", l.Resign(e.ctx()))
 }
 
 // laggard is a store whose Holders tells of an earlier leader in between, as

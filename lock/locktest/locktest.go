@@ -61,6 +61,7 @@ func Run(t *testing.T, h Harness) {
 		{"R33/who has resigned or lost proclaims nothing, and may stand again", speechless},
 		{"R33/observers are told of no earlier leader", orderly},
 		{"R39/Close releases what is held and ends who waits", closing},
+		{"R9,R33/a value is shown whole, and one over the limit is refused", values},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			if c.name != alone {
