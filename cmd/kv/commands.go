@@ -20,11 +20,11 @@ var commands = []command{
 		about: "print the value at KEY, byte for byte",
 	},
 	{
-		name: "put", args: "[-ttl D] [-rev N] KEY [VALUE]", min: 1, max: 2, flags: put,
+		name: "put", args: "[-ttl D] [-rev N] KEY [VALUE]", min: 1, max: 2, stdin: true, flags: put,
 		about: "write VALUE, or standard input, at KEY and print the new revision",
 	},
 	{
-		name: "create", args: "[-ttl D] KEY [VALUE]", min: 1, max: 2, flags: create,
+		name: "create", args: "[-ttl D] KEY [VALUE]", min: 1, max: 2, stdin: true, flags: create,
 		about: "as put, if there is no such KEY",
 	},
 	{
@@ -36,7 +36,7 @@ var commands = []command{
 		about: "list the keys directly below PREFIX; a name that ends in / has keys below it",
 	},
 	{
-		name: "watch", args: "[-snapshot] [-key] [-json] [PREFIX]", max: 1, long: true, flags: watch,
+		name: "watch", args: "[-snapshot | -resume TOKEN] [-key] [-json] [PREFIX]", max: 1, long: true, flags: watch,
 		about: "print what changes below PREFIX until interrupted",
 	},
 	{
@@ -64,13 +64,24 @@ func get(fs *flag.FlagSet) do {
 	}
 }
 
-// value is the value on the command line or, where there is none, on standard
-// input.
-func (a *app) value(args []string) ([]byte, error) {
-	if len(args) > 1 {
-		return []byte(args[1]), nil
+// read reads all of standard input, until ctx ends: a goroutine stays behind
+// then, since nothing else ends a read of a terminal.
+func (a *app) read(ctx context.Context) ([]byte, error) {
+	type result struct {
+		value []byte
+		err   error
 	}
-	return io.ReadAll(a.stdin)
+	done := make(chan result, 1)
+	go func() {
+		value, err := io.ReadAll(a.stdin)
+		done <- result{value, err}
+	}()
+	select {
+	case r := <-done:
+		return r.value, r.err
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
 }
 
 func ttlFlag(fs *flag.FlagSet) *time.Duration {
@@ -95,25 +106,17 @@ func put(fs *flag.FlagSet) do {
 	ttl := ttlFlag(fs)
 	rev := fs.Uint64("rev", 0, "only if KEY is at revision `N`")
 	return func(ctx context.Context, a *app, s *kv.Store, args []string) error {
-		value, err := a.value(args)
-		if err != nil {
-			return err
-		}
 		if given(fs, "rev") {
-			return a.wrote(s.Update(ctx, args[0], value, kv.Revision(*rev), writeOptions(fs, *ttl)...))
+			return a.wrote(s.Update(ctx, args[0], []byte(args[1]), kv.Revision(*rev), writeOptions(fs, *ttl)...))
 		}
-		return a.wrote(s.Put(ctx, args[0], value, writeOptions(fs, *ttl)...))
+		return a.wrote(s.Put(ctx, args[0], []byte(args[1]), writeOptions(fs, *ttl)...))
 	}
 }
 
 func create(fs *flag.FlagSet) do {
 	ttl := ttlFlag(fs)
 	return func(ctx context.Context, a *app, s *kv.Store, args []string) error {
-		value, err := a.value(args)
-		if err != nil {
-			return err
-		}
-		return a.wrote(s.Create(ctx, args[0], value, writeOptions(fs, *ttl)...))
+		return a.wrote(s.Create(ctx, args[0], []byte(args[1]), writeOptions(fs, *ttl)...))
 	}
 }
 
@@ -134,8 +137,10 @@ func remove(fs *flag.FlagSet) do {
 			return usageError("delete: -r and -rev exclude each other")
 		case *recursive:
 			n, err := s.DeletePrefix(ctx, args[0])
-			if err == nil {
-				_, err = fmt.Fprintln(a.stdout, n)
+			if err == nil || n > 0 { // they are gone, whatever came then
+				if _, e := fmt.Fprintln(a.stdout, n); err == nil {
+					err = e
+				}
 			}
 			return err
 		case given(fs, "rev"):

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"strconv"
+	"syscall"
 	"time"
 
 	"github.com/polykv/kv"
@@ -15,7 +16,7 @@ import (
 )
 
 // stopFor is how long a command may take to end once its lock is lost, or kv
-// was interrupted, before it is killed.
+// was interrupted, before it is killed. It is asked to by SIGTERM.
 const stopFor = 5 * time.Second
 
 // childStatus is the exit status of the command that kv lock ran.
@@ -25,11 +26,13 @@ func (s childStatus) Error() string { return "exit status " + strconv.Itoa(int(s
 
 func locked(fs *flag.FlagSet) do {
 	wait := fs.Duration("wait", 0, "wait for the lock for `D` at most, 0s is not at all; without it, for as long as it takes")
-	lease := fs.Duration("lease", lock.DefaultLease, "how long the lock outlives a holder that has crashed: `D`")
+	lease := fs.Duration("lease", lock.DefaultLease, "let the lock outlive a holder that has crashed by `D`; 15s unless given")
 	return func(ctx context.Context, a *app, s *kv.Store, args []string) error {
 		limit := time.Duration(-1)
 		if given(fs, "wait") {
-			limit = *wait
+			if limit = *wait; limit < 0 {
+				return usageError("lock: -wait is below zero")
+			}
 		}
 		host, err := os.Hostname()
 		if err != nil {
@@ -61,6 +64,10 @@ func acquire(ctx context.Context, s *kv.Store, name string, limit time.Duration,
 	}
 	waiting, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
+	// A store that does not answer has not said that the lock is held.
+	if err := s.Ping(waiting); err != nil {
+		return nil, err
+	}
 	held, err := lock.Lock(waiting, s, name, opts...)
 	if err != nil && waiting.Err() != nil && ctx.Err() == nil {
 		err = fmt.Errorf("%w: gave up after %v", kv.ErrLocked, limit)
@@ -75,7 +82,9 @@ func (a *app) child(ctx context.Context, token uint64, args []string) error {
 	cmd.Env = append(os.Environ(), "KV_LOCK_TOKEN="+strconv.FormatUint(token, 10))
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = a.stdin, a.stdout, a.stderr
 	cmd.Cancel = func() error {
-		if err := cmd.Process.Signal(os.Interrupt); err != nil {
+		// Not an interrupt: a shell that waits for a program of its own goes
+		// on with the next line after that, without the lock.
+		if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
 			return cmd.Process.Kill() // there are systems without signals
 		}
 		return nil
@@ -86,8 +95,11 @@ func (a *app) child(ctx context.Context, token uint64, args []string) error {
 		return context.Cause(ctx) // why it was stopped, not how it took it
 	}
 	var exit *exec.ExitError
-	if errors.As(err, &exit) && exit.Exited() {
-		return childStatus(exit.ExitCode())
+	if !errors.As(err, &exit) {
+		return err
 	}
-	return err
+	if status, ok := exit.Sys().(syscall.WaitStatus); ok && status.Signaled() {
+		return childStatus(128 + int(status.Signal())) // as a shell has it
+	}
+	return childStatus(exit.ExitCode())
 }

@@ -1,10 +1,14 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"os"
+	"os/signal"
+	"runtime"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -20,9 +24,20 @@ func asChild() {
 		os.Exit(0)
 	case "fail":
 		os.Exit(42)
+	case "die":
+		if self, err := os.FindProcess(os.Getpid()); err == nil {
+			_ = self.Kill()
+		}
+		select {}
 	case "hang":
 		fmt.Println("running")
-		time.Sleep(time.Minute) // until the interrupt
+		time.Sleep(time.Minute) // until the signal
+		os.Exit(0)
+	case "tell":
+		signals := make(chan os.Signal, 1)
+		signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+		fmt.Println("running")
+		fmt.Println(<-signals)
 		os.Exit(0)
 	}
 }
@@ -40,8 +55,15 @@ func TestLockRunsACommand(t *testing.T) {
 		if out != "" || stderr != "" || code != 42 {
 			t.Errorf("status %d, output %q, errors %q; want the command's status and no more", code, out, stderr)
 		}
+		if runtime.GOOS != "windows" { // which has no signals
+			t.Setenv("KV_TEST_CHILD", "die")
+			if _, stderr, code := sh.run(t.Context(), "", "lock", "jobs/nightly", os.Args[0]); stderr != "" || code != 128+9 {
+				t.Errorf("status %d, errors %q of a command that was killed; want %d", code, stderr, 128+9)
+			}
+		}
 		sh.want(exitOther, "", "lock jobs/nightly /nowhere/to/be/found")
 		sh.want(exitUsage, "", "lock jobs/nightly")
+		sh.want(exitUsage, "", "lock -wait -1s jobs/nightly "+os.Args[0])
 	})
 }
 
@@ -78,6 +100,29 @@ func TestLockInterrupted(t *testing.T) {
 	}
 	t.Setenv("KV_TEST_CHILD", "token")
 	sh.ok("lock -wait 0s jobs/nightly " + os.Args[0])
+}
+
+// What ends the command is the signal that also ends a shell.
+func TestLockTerminates(t *testing.T) {
+	if runtime.GOOS == "windows" {
+		t.Skip("there are no signals")
+	}
+	sh := memory(t)
+	t.Setenv("KV_TEST_CHILD", "tell")
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	var out bytes.Buffer
+	a := app{drivers: sh.drivers, env: sh.env, stdin: strings.NewReader(""), stderr: os.Stderr}
+	a.stdout = writerFunc(func(b []byte) (int, error) {
+		cancel() // it runs
+		return out.Write(b)
+	})
+	if code := a.run(ctx, []string{"lock", "jobs/nightly", os.Args[0]}); code != exitInterrupted {
+		t.Errorf("status %d; want %d", code, exitInterrupted)
+	}
+	if want := "running\n" + syscall.SIGTERM.String() + "\n"; out.String() != want {
+		t.Errorf("the command tells %q; want %q", out.String(), want)
+	}
 }
 
 type writerFunc func([]byte) (int, error)

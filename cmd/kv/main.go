@@ -19,6 +19,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 	"time"
 
@@ -57,6 +58,7 @@ type app struct {
 type command struct {
 	name, args, about string
 	long              bool // has no time limit
+	stdin             bool // takes its last argument from standard input where it is not given
 	min, max          int  // arguments
 	flags             func(*flag.FlagSet) func(context.Context, *app, *kv.Store, []string) error
 }
@@ -66,7 +68,7 @@ const usage = `usage: kv [OPTION…] COMMAND [OPTION…] [ARG…]
 options, and the variables that they can stand in:
   -url URL      KV_URL         the store; the variable keeps a password out of the list of processes
   -prefix P     KV_PREFIX      keep to what lies below P
-  -timeout D                   how long a command may take, watch and lock excepted; 10s unless given, 0 is no limit
+  -timeout D                   how long the store may take, save in watch and lock; 10s unless given, 0 is no limit
   -cacert FILE  KV_TLS_CACERT  use TLS, and trust the certificates in FILE
   -cert FILE    KV_TLS_CERT    use TLS, and show this certificate
   -key FILE     KV_TLS_KEY     its key
@@ -75,13 +77,14 @@ stores:
   etcd://host:2379,host:2379/root    consul://host:8500/root    zookeeper://host:2181,host:2181/root
   redis://:password@host:6379/root   bolt:///path/to/file.db
 
-commands:
+commands, of which "kv help COMMAND" tells one:
 `
 
 const statuses = `
 exit status: 0 done, 1 another error, 2 wrong usage, an invalid key or a value too large, 3 no such key,
 4 the key exists, is not at the revision given, or is locked, 5 the store does not answer, 6 the outcome of a write is
-unknown, 7 permission denied, 8 the lock was lost, 130 interrupted; kv lock: that of COMMAND
+unknown, 7 permission denied, 8 the lock was lost, 130 interrupted; kv lock: that of COMMAND, or 128 and the number
+of the signal that ended it
 `
 
 // run runs one command line and returns the exit status.
@@ -127,14 +130,29 @@ func (a *app) try(ctx context.Context, args []string) error {
 		return usageError("no command")
 	}
 	name, rest := top.Arg(0), top.Args()[1:]
-	if name == "help" {
+	help := name == "help"
+	switch {
+	case help && len(rest) == 0:
 		a.help(a.stdout)
 		return nil
+	case help && len(rest) > 1:
+		return usageError("help: want [COMMAND]")
+	case help:
+		name = rest[0]
 	}
 	for _, c := range commands {
-		if c.name == name {
+		switch {
+		case c.name != name:
+		case help:
+			c.help(a.stdout)
+			return nil
+		default:
 			return a.command(ctx, c, rest)
 		}
+	}
+	if strings.Contains(name, "://") {
+		// Not shown: it may have a password.
+		return usageError("a URL where the command should be: it belongs to -url")
 	}
 	return usageError(fmt.Sprintf("unknown command %q", name))
 }
@@ -156,20 +174,30 @@ func (a *app) command(ctx context.Context, c command, args []string) error {
 	if a.url == "" {
 		return usageError("no store: give -url or set KV_URL")
 	}
+	conf, err := a.tls.config()
+	if err != nil {
+		return err
+	}
+	values := fs.Args()
+	if c.stdin && len(values) < c.max {
+		// Before the time limit begins, which is the store's, and before a
+		// file is opened, which others may wait for.
+		value, err := a.read(ctx)
+		if err != nil {
+			return err
+		}
+		values = append(values, string(value))
+	}
 	if !c.long && a.timeout > 0 {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, a.timeout)
 		defer cancel()
 	}
-	conf, err := a.tls.config()
-	if err != nil {
-		return err
-	}
 	s, err := a.drivers(conf).Open(ctx, a.url, kv.Prefix(a.prefix))
 	if err != nil {
 		return err
 	}
-	err = do(ctx, a, s, fs.Args())
+	err = do(ctx, a, s, values)
 	if e := s.Close(); err == nil {
 		err = e
 	}

@@ -148,8 +148,14 @@ func TestList(t *testing.T) {
 		sh.want(exitOK, "x\nx/\n", "-prefix b ls")
 		sh.want(exitOK, "b/x\nb/x/1\n", "ls -r b")
 		sh.want(exitOK, "a\x00b/x\x00b/x/1\x00bb\x00t\x00", "ls -r -0")
-		if out := sh.ok("ls -l"); len(strings.Split(out, "\n")) != 4 || !strings.Contains(out, "Z  t") {
+		out := sh.ok("ls -l")
+		if len(strings.Split(out, "\n")) != 4 || !strings.Contains(out, "Z  t") {
 			t.Errorf("ls -l: %s", out)
+		}
+		for line := range strings.Lines(out) { // a directory has no revision
+			if f := strings.Fields(line); (f[0] == "-") != strings.HasSuffix(f[2], "/") || f[0] == "0" {
+				t.Errorf("ls -l: %s", line)
+			}
 		}
 		if out := sh.ok("ls -json"); !strings.HasPrefix(out, `{"key":"a","value":"v","revision":`) {
 			t.Errorf("ls -json: %s", out)
@@ -166,19 +172,30 @@ func TestUsage(t *testing.T) {
 	sh := memory(t)
 	for _, line := range []string{
 		"", "bogus", "-bogus", "get", "get a b", "put", "get -bogus a", "put -ttl soon a b", "put -rev -1 a b", "-timeout x get a",
-		"-url bogus://host get a", "-url no-url get a",
+		"-url bogus://host get a", "-url no-url get a", "help bogus", "help get put",
+		"ls -l -0", "ls -l -json", "ls -0 -json",
 	} {
 		sh.want(exitUsage, "", line)
 	}
 	none := shell{t: t, drivers: sh.drivers}
 	none.want(exitUsage, "", "get a")
-	for _, line := range []string{"help", "-h", "get -h"} {
+	for _, line := range []string{"help", "-h", "get -h", "help get"} {
 		if out := sh.ok(line); !strings.Contains(out, "get [-json] KEY") {
 			t.Errorf("kv %s: %s", line, out)
 		}
 	}
-	if _, stderr, _ := sh.run(t.Context(), "", "-url", "bogus://me:secret@host/", "get", "a"); strings.Contains(stderr, "secret") {
-		t.Errorf("the password is shown: %s", stderr)
+	for _, c := range commands { // of one command only
+		if out, want := sh.ok("help "+c.name), sh.ok(c.name+" -h"); out != want {
+			t.Errorf("kv help %s: %s", c.name, out)
+		}
+	}
+	for _, line := range []string{
+		"-url bogus://me:secret@host/ get a", "bogus://me:secret@host/ get a", "help bogus://me:secret@host/",
+		"-url me:secret@bogus://host/ get a",
+	} {
+		if _, stderr, code := sh.run(t.Context(), "", strings.Fields(line)...); code != exitUsage || strings.Contains(stderr, "secret") {
+			t.Errorf("kv %s: status %d; the password is shown: %s", line, code, stderr)
+		}
 	}
 }
 

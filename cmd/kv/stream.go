@@ -7,6 +7,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"strconv"
 	"time"
 
 	"github.com/polykv/kv"
@@ -26,6 +27,9 @@ func ls(fs *flag.FlagSet) do {
 	zero := fs.Bool("0", false, "end each key with NUL, and print it as it is")
 	asJSON := fs.Bool("json", false, "print each entry as one line of JSON, with its value")
 	return func(ctx context.Context, a *app, s *kv.Store, args []string) error {
+		if *long && *zero || *long && *asJSON || *zero && *asJSON {
+			return usageError("ls: -l, -0 and -json exclude each other")
+		}
 		out := bufio.NewWriter(a.stdout)
 		var opts []kv.ListOption
 		if !*recursive {
@@ -44,7 +48,7 @@ func ls(fs *flag.FlagSet) do {
 			case *zero:
 				_, err = fmt.Fprintf(out, "%s\x00", e.Key)
 			case *long:
-				_, err = fmt.Fprintf(out, "%12d  %-20s  %s\n", e.Revision, expiry(e.Expires), printable(e.Key))
+				_, err = fmt.Fprintf(out, "%12s  %-20s  %s\n", revision(e), expiry(e.Expires), printable(e.Key))
 			default:
 				_, err = fmt.Fprintln(out, printable(e.Key))
 			}
@@ -54,6 +58,14 @@ func ls(fs *flag.FlagSet) do {
 		}
 		return out.Flush()
 	}
+}
+
+// revision is e's, which a directory has not.
+func revision(e kv.Entry[[]byte]) string {
+	if e.IsDir() {
+		return "-"
+	}
+	return strconv.FormatUint(uint64(e.Revision), 10)
 }
 
 func expiry(t time.Time) string {

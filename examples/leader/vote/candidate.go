@@ -58,7 +58,8 @@ func lead(ctx context.Context, s *kv.Store, name string, l *lock.Leadership, res
 	}
 }
 
-// late writes as a leader that has not looked at its context would.
+// late writes as a leader that has not looked at its context would. Its error is
+// kv.ErrLockLost when all went as it should: Lead stands again then.
 func late(ctx context.Context, s *kv.Store, name string, l *lock.Leadership) error {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
@@ -66,6 +67,8 @@ func late(ctx context.Context, s *kv.Store, name string, l *lock.Leadership) err
 	if !errors.Is(err, kv.ErrLockLost) {
 		return fmt.Errorf("the late write of %s was not refused: %w", name, err)
 	}
-	_, err = s.Put(ctx, refused, fmt.Append(nil, kv.ErrLockLost))
-	return err
+	if _, err := s.Put(ctx, refused, fmt.Append(nil, kv.ErrLockLost)); err != nil {
+		return err
+	}
+	return kv.ErrLockLost
 }
