@@ -237,15 +237,11 @@ func watchTokens(t *testing.T, ctx context.Context, wg *sync.WaitGroup, s *kv.St
 	})
 	return func(token uint64) {
 		t.Helper()
-		for end := time.Now().Add(lockPatience); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
+		testserver.Eventually(t, lockPatience, fmt.Sprintf("a fenced write of the leader with token %d", token), func() bool {
 			mu.Lock()
-			now := last
-			mu.Unlock()
-			if now == token {
-				return
-			}
-		}
-		t.Fatalf("no fenced write of the leader with token %d", token)
+			defer mu.Unlock()
+			return last == token
+		})
 	}
 }
 

@@ -12,10 +12,6 @@ import (
 	"github.com/polykv/kv"
 	"github.com/polykv/kv/backend"
 	"github.com/polykv/kv/backend/backendtest"
-	"github.com/polykv/kv/backend/consulkv"
-	"github.com/polykv/kv/backend/etcdkv"
-	"github.com/polykv/kv/backend/rediskv"
-	"github.com/polykv/kv/backend/zookeeperkv"
 	"github.com/polykv/kv/internal/testserver"
 )
 
@@ -24,33 +20,19 @@ import (
 // lost, and no event lost or repeated; on the others no watch may end, and all
 // arrive at the store's state. goleak looks for what is left, in TestMain.
 func TestKilledServer(t *testing.T) {
-	for _, st := range []struct {
-		store  testserver.Store
-		driver backend.Driver
-	}{
-		{testserver.Etcd, etcdkv.Driver{}},
-		{testserver.Consul, consulkv.Driver{}},
-		{testserver.ZooKeeper, zookeeperkv.Driver{}},
-		{testserver.Redis, rediskv.Driver{}},
-	} {
-		t.Run(string(st.store), func(t *testing.T) {
+	for _, store := range testserver.Stores() {
+		t.Run(string(store), func(t *testing.T) {
 			t.Parallel()
-			spec := testserver.Spec{Store: st.store, Persist: true}
-			if st.store == testserver.Redis {
+			spec := testserver.Spec{Store: store, Persist: true}
+			if store == testserver.Redis {
 				spec.Config = []string{"appendfsync always"} // what is acknowledged is on the disk
 			}
 			srv := testserver.Start(t, spec)
 			open := func() *kv.Store {
-				u, err := backend.ParseURL(srv.URL() + "/root")
+				s, err := openURL(t, drivers, srv.URL()+"/root")
 				if err != nil {
 					t.Fatal(err)
 				}
-				b, err := st.driver.Open(t.Context(), u)
-				if err != nil {
-					t.Fatal(err)
-				}
-				s := kv.New(b)
-				t.Cleanup(func() { s.Close() })
 				return s
 			}
 			killedServer(t, srv, open)

@@ -11,10 +11,10 @@ import (
 	"runtime"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
-	"github.com/redis/go-redis/v9"
 	"go.etcd.io/bbolt"
 
 	"github.com/polykv/kv"
@@ -29,8 +29,9 @@ import (
 type scale struct {
 	keys, subscribers, writers int
 	writing                    time.Duration
-	heap                       uint64 // what may be used beyond the mirror itself
-	rate                       int    // writes a second at least on Redis
+	heap                       uint64     // what may be used beyond the mirror itself
+	rate                       int        // writes a second at least on Redis
+	commits                    func() int // so far, of a store whose writers share them
 }
 
 // scaleOf is a bounded form, unless KV_TEST_SCALE is full.
@@ -47,7 +48,8 @@ func scaleOf(tb testing.TB) scale {
 }
 
 // TestWatchScale has many subscribers of one mirror follow as many writes as
-// bbolt and Redis take: all arrive at the store's state, in bounded memory.
+// bbolt and Redis take: all arrive at the store's state, in bounded memory. Of
+// the writes there are also those with nobody to follow them, and with one.
 func TestWatchScale(t *testing.T) {
 	onScaleStores(t, t.Run, func(t *testing.T, s *kv.Store, sc scale) {
 		for _, f := range atScale(t, s, sc) {
@@ -82,13 +84,21 @@ func onScaleStores[T testing.TB](tb T, run func(string, func(T)) bool, f func(T,
 		defer s.Close()
 		sc := sc
 		sc.rate = 0 // what its disk does
+		sc.commits = func() (id int) {
+			if err := db.View(func(tx *bbolt.Tx) error { id = tx.ID(); return nil }); err != nil {
+				tb.Error(err)
+			}
+			return id
+		}
 		f(tb, s, sc)
 	})
 	run("redis", func(tb T) {
 		srv := servers.Shared(tb, testserver.Spec{Store: testserver.Redis})
-		c := redis.NewClient(&redis.Options{Addr: srv.Addrs()[0], MaxRetries: -1})
-		defer c.Close()
-		s := kv.New(rediskv.New(c, rediskv.Options{Root: testserver.UniqueName(tb)}))
+		url := "redis://" + srv.Addrs()[0] + "/" + testserver.UniqueName(tb)
+		s, err := kv.Drivers{rediskv.Driver{}}.Open(context.Background(), url)
+		if err != nil {
+			tb.Fatal(err)
+		}
 		defer s.Close()
 		f(tb, s, sc)
 	})
@@ -105,6 +115,7 @@ func atScale(tb testing.TB, s *kv.Store, sc scale) (figures []figure) {
 	defer cancel()
 	src := kv.NewTyped(s, codec.JSON[int](), "scale")
 	writeKeys(tb, ctx, s, src, sc)
+	report(writeFor(tb, ctx, src, sc, sc.writing/6), "writes/s-unwatched")
 
 	begin := time.Now()
 	m, err := watch.NewMirror(ctx, src)
@@ -112,69 +123,37 @@ func atScale(tb testing.TB, s *kv.Store, sc scale) (figures []figure) {
 		tb.Fatal(err)
 	}
 	defer m.Close()
-	if m.Len() != sc.keys {
-		tb.Fatalf("the mirror has %d of %d keys", m.Len(), sc.keys)
-	}
 	report(time.Since(begin).Seconds(), "s-mirror-ready")
+	report(writeFor(tb, ctx, src, sc, sc.writing/6), "writes/s-0-subscribers")
 	before := heapInUse()
 	report(float64(before)/(1<<20), "MB-mirror")
 
-	var delivered atomic.Int64
-	var final atomic.Pointer[digest]
-	var reading, told sync.WaitGroup
-	seed := maphash.MakeSeed()
+	r := &readers{seed: maphash.MakeSeed()}
+	writing, ended := context.WithCancel(ctx)
+	defer ended()
+	r.start(tb, ctx, writing, m, 1)
+	report(writeFor(tb, ctx, src, sc, sc.writing/6), "writes/s-1-subscriber")
 	begin = time.Now()
-	for i := range sc.subscribers {
-		sub := m.Subscribe(watch.Buffer([]int{64, 1024}[i%2]))
-		told.Add(1)
-		reading.Go(func() {
-			defer sub.Close()
-			if err := digestOf(ctx, sub, seed, &delivered, &final, told.Done); err != nil {
-				tb.Errorf("subscriber %d: %v", i, err)
-			}
-		})
-	}
-	told.Wait()
+	r.start(tb, ctx, writing, m, sc.subscribers-1)
 	report(time.Since(begin).Seconds(), "s-subscribers-synced")
-	delivered.Store(0)
 
-	stop := make(chan struct{})
-	var written atomic.Int64
-	var writing sync.WaitGroup
+	r.delivered.Store(0)
+	peak := newPeak(sc.writing / 50)
+	commits, busy := 0, cpuTime(tb)
+	if sc.commits != nil {
+		commits = sc.commits()
+	}
 	begin = time.Now()
-	for range sc.writers {
-		writing.Go(func() {
-			for {
-				select {
-				case <-stop:
-					return
-				default:
-				}
-				key := fmt.Sprintf("dir%d/%d", rand.IntN(100), rand.IntN(sc.keys/100))
-				var err error
-				if rand.IntN(10) == 0 {
-					err = src.Delete(ctx, key)
-				} else {
-					_, err = src.Put(ctx, key, rand.IntN(1<<40))
-				}
-				if err != nil && !errors.Is(err, kv.ErrNotFound) {
-					tb.Errorf("write: %v", err)
-					return
-				}
-				written.Add(1)
-			}
-		})
+	rate := writeFor(tb, ctx, src, sc, sc.writing)
+	took := time.Since(begin)
+	busy = cpuTime(tb) - busy
+	delivered := float64(r.delivered.Load())
+	report(rate, "writes/s")
+	report(delivered/took.Seconds(), "events/s")
+	report(busy.Seconds()/took.Seconds(), "cores-used") // by writers, mirror and readers; Redis comes on top
+	if sc.commits != nil {
+		report(rate*took.Seconds()/float64(sc.commits()-commits), "writes/commit")
 	}
-	peak := uint64(0)
-	for time.Since(begin) < sc.writing {
-		time.Sleep(sc.writing / 50)
-		peak = max(peak, heapInUse())
-	}
-	close(stop)
-	writing.Wait()
-	took := time.Since(begin).Seconds()
-	report(float64(written.Load())/took, "writes/s")
-	report(float64(delivered.Load())/took, "events/s")
 
 	begin = time.Now()
 	if err := m.Sync(ctx); err != nil {
@@ -186,7 +165,7 @@ func atScale(tb testing.TB, s *kv.Store, sc scale) (figures []figure) {
 		if err != nil {
 			tb.Fatal(err)
 		}
-		want.flip(seed, e.Key, e.Revision, 1)
+		want.flip(maphash.String(r.seed, e.Key), e.Revision, 1)
 		if has, ok := m.Get(e.Key); !ok || has.Revision != e.Revision {
 			tb.Errorf("the mirror has %v, the store revision %d", has, e.Revision)
 		}
@@ -194,17 +173,80 @@ func atScale(tb testing.TB, s *kv.Store, sc scale) (figures []figure) {
 	if m.Len() != want.keys {
 		tb.Errorf("the mirror has %d keys, the store %d", m.Len(), want.keys)
 	}
-	final.Store(want)
-	reading.Wait()
-	peak = max(peak, heapInUse())
+	r.final.Store(want)
+	ended()
+	r.running.Wait()
 	report(time.Since(begin).Seconds(), "s-all-there")
-	report(float64(peak)/(1<<20), "MB-peak")
+	most := peak.stop()
+	report(float64(most)/(1<<20), "MB-peak")
 	runtime.GC()
 	report(float64(heapInUse())/(1<<20), "MB-after")
-	if peak > before+sc.heap {
-		tb.Errorf("%d MB of heap for a mirror of %d MB", peak>>20, before>>20)
+	if most > before+sc.heap {
+		tb.Errorf("%d MB of heap for a mirror of %d MB", most>>20, before>>20)
 	}
 	return figures
+}
+
+// writeFor has the writers put and delete keys for so long, as fast as they
+// can, and returns how many writes a second that were.
+func writeFor(tb testing.TB, ctx context.Context, src *kv.Typed[int], sc scale, long time.Duration) float64 {
+	var written atomic.Int64
+	var writing sync.WaitGroup
+	begin := time.Now()
+	for range sc.writers {
+		writing.Go(func() {
+			for time.Since(begin) < long {
+				key := fmt.Sprintf("dir%d/%d", rand.IntN(100), rand.IntN(sc.keys/100))
+				var err error
+				if rand.IntN(10) == 0 {
+					err = src.Delete(ctx, key)
+				} else {
+					_, err = src.Put(ctx, key, rand.IntN(1<<40))
+				}
+				switch {
+				case err == nil:
+					written.Add(1)
+				case !errors.Is(err, kv.ErrNotFound):
+					tb.Errorf("write: %v", err)
+					return
+				}
+			}
+		})
+	}
+	writing.Wait()
+	return float64(written.Load()) / time.Since(begin).Seconds()
+}
+
+// peak is the most of heap that was in use.
+type peak struct {
+	most    uint64
+	stopped chan struct{}
+	done    chan struct{}
+}
+
+// newPeak looks at each tick until stop.
+func newPeak(tick time.Duration) *peak {
+	p := &peak{stopped: make(chan struct{}), done: make(chan struct{})}
+	go func() {
+		defer close(p.done)
+		ticks := time.NewTicker(tick)
+		defer ticks.Stop()
+		for {
+			p.most = max(p.most, heapInUse())
+			select {
+			case <-ticks.C:
+			case <-p.stopped:
+				return
+			}
+		}
+	}()
+	return p
+}
+
+func (p *peak) stop() uint64 {
+	close(p.stopped)
+	<-p.done
+	return max(p.most, heapInUse())
 }
 
 // writeKeys makes the keys, many in a transaction.
@@ -231,58 +273,13 @@ func writeKeys(tb testing.TB, ctx context.Context, s *kv.Store, src *kv.Typed[in
 	}
 }
 
-// digest is a state in a few bytes: of two that differ it does, but for one in
-// 2^64.
-type digest struct {
-	sum  uint64
-	keys int
-}
-
-func (d *digest) flip(seed maphash.Seed, key string, rev kv.Revision, keys int) {
-	d.sum ^= maphash.Comparable(seed, struct {
-		key string
-		rev kv.Revision
-	}{key, rev})
-	d.keys += keys
-}
-
-// digestOf reads a subscription until it has told the final state.
-func digestOf(ctx context.Context, sub *watch.Subscription[int], seed maphash.Seed, delivered *atomic.Int64, final *atomic.Pointer[digest], synced func()) error {
-	var d digest
-	there := func() bool {
-		want := final.Load()
-		return want != nil && d == *want
+// cpuTime is what this process has had of the processors.
+func cpuTime(tb testing.TB) time.Duration {
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		tb.Fatal(err)
 	}
-	for n := int64(1); ; n++ {
-		// Who has it all before it is known what that is gets no further event.
-		soon, cancel := context.WithTimeout(ctx, time.Second)
-		ev, err := sub.Next(soon)
-		cancel()
-		switch {
-		case err != nil && soon.Err() != nil && ctx.Err() == nil:
-			if there() {
-				return nil
-			}
-			continue
-		case err != nil:
-			return fmt.Errorf("with %d keys: %w", d.keys, err)
-		}
-		if ev.Prev != nil {
-			d.flip(seed, ev.Key, ev.Prev.Revision, -1)
-		}
-		switch ev.Kind {
-		case kv.Existing, kv.Created, kv.Updated:
-			d.flip(seed, ev.Key, ev.Revision, 1)
-		case kv.Synced:
-			synced()
-		}
-		if n%64 == 0 {
-			delivered.Add(64)
-		}
-		if there() {
-			return nil
-		}
-	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
 func heapInUse() uint64 {

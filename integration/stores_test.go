@@ -5,7 +5,6 @@ import (
 	"flag"
 	"net/http"
 	"path/filepath"
-	"sync"
 	"testing"
 	"time"
 
@@ -18,10 +17,9 @@ import (
 	"github.com/polykv/kv/backend"
 	"github.com/polykv/kv/backend/boltkv"
 	"github.com/polykv/kv/backend/consulkv"
-	"github.com/polykv/kv/backend/etcdkv"
 	"github.com/polykv/kv/backend/memkv"
 	"github.com/polykv/kv/backend/rediskv"
-	"github.com/polykv/kv/backend/zookeeperkv"
+	"github.com/polykv/kv/internal/peers"
 	"github.com/polykv/kv/internal/testserver"
 )
 
@@ -47,9 +45,9 @@ var everyStore = []struct {
 }{
 	{"memory", memory},
 	{"bolt", bolt},
-	{"etcd", byURL(testserver.Etcd, etcdkv.Driver{})},
-	{"consul", byURL(testserver.Consul, consulkv.Driver{})},
-	{"zookeeper", byURL(testserver.ZooKeeper, zookeeperkv.Driver{})},
+	{"etcd", byURL(testserver.Etcd)},
+	{"consul", byURL(testserver.Consul)},
+	{"zookeeper", byURL(testserver.ZooKeeper)},
 	{"redis", redisStore},
 }
 
@@ -62,7 +60,7 @@ func onEveryStore(t *testing.T, f func(t *testing.T, open opener)) {
 
 // memory gives clients of the same keys in memory.
 func memory(t testing.TB) opener {
-	return peers(func(string) *memkv.Store { return memkv.New(memkv.Options{}) })
+	return peers.Stores(func(string) *memkv.Store { return memkv.New(memkv.Options{}) })
 }
 
 // bolt gives clients of one open file: a second process could not open it, and
@@ -73,46 +71,26 @@ func bolt(t testing.TB) opener {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { db.Close() })
-	return peers(func(root string) *boltkv.Store { return boltkv.New(db, boltkv.Options{Root: root}) })
+	return peers.Stores(func(root string) *boltkv.Store { return boltkv.New(db, boltkv.Options{Root: root}) })
 }
 
-// peers keeps one store of each root open, and gives its peers.
-func peers[S interface {
-	backend.Store
-	Peer() S
-}](open func(root string) S) opener {
-	var mu sync.Mutex
-	roots := map[string]S{}
-	return func(t testing.TB, root string) backend.Store {
-		mu.Lock()
-		defer mu.Unlock()
-		s, ok := roots[root]
-		if !ok {
-			s = open(root)
-			t.Cleanup(func() { s.Close() })
-			roots[root] = s
-		}
-		return s.Peer()
-	}
-}
-
-func byURL(store testserver.Store, d backend.Driver) func(t testing.TB) opener {
+func byURL(store testserver.Store) func(t testing.TB) opener {
 	return func(t testing.TB) opener {
 		srv := servers.Shared(t, testserver.Spec{Store: store})
-		return func(t testing.TB, root string) backend.Store {
-			u, err := backend.ParseURL(srv.URL() + "/" + root)
-			if err != nil {
-				t.Fatal(err)
-			}
-			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
-			defer cancel()
-			s, err := d.Open(ctx, u)
-			if err != nil {
-				t.Fatal(err)
-			}
-			return s
-		}
+		return func(t testing.TB, root string) backend.Store { return openDriver(t, srv.URL()+"/"+root) }
 	}
+}
+
+// openDriver opens a store below package kv, for the caller to close.
+func openDriver(t testing.TB, url string) backend.Store {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	s, err := drivers.Open(ctx, url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s.Backend()
 }
 
 func redisStore(t testing.TB) opener {

@@ -12,6 +12,7 @@ import (
 
 	"github.com/polykv/kv"
 	"github.com/polykv/kv/internal/testserver"
+	"github.com/polykv/kv/lock"
 )
 
 // reads are the calls of everyCall that change nothing: without an answer they can only be ErrUnavailable, while a write
@@ -50,6 +51,9 @@ func TestUnreachable(t *testing.T) {
 						}
 						if !errors.Is(err, kv.ErrUnavailable) && (reads[op] || !errors.Is(err, kv.ErrUncertain)) {
 							t.Errorf("%s: %v, want %v", op, err, kv.ErrUnavailable)
+						}
+						if errors.Is(err, kv.ErrUnavailable) && errors.Is(err, kv.ErrUncertain) { // applied by no means, and perhaps
+							t.Errorf("%s: %v is both %v and %v", op, err, kv.ErrUnavailable, kv.ErrUncertain)
 						}
 						checkError(t, op, err)
 					})
@@ -106,6 +110,52 @@ func TestStalledServerRecovers(t *testing.T) {
 			p.Resume()
 			until(t, "the store works again", func() error { _, err := s.Get(t.Context(), "kept"); return err })
 			unharmed(t, t.Context(), s, kept)
+		})
+	}
+}
+
+// TestWaitersGiveUp is R38 for those who wait for what a watch or an observer hears, which go on while the server is away:
+// without a deadline they wait five seconds for it.
+func TestWaitersGiveUp(t *testing.T) {
+	for _, store := range testserver.Stores() {
+		t.Run(string(store), func(t *testing.T) {
+			t.Parallel()
+			p := testserver.NewProxy(t, servers.Shared(t, testserver.Spec{Store: store}).Addrs()[0])
+			s, err := openURL(t, drivers, storeURL(p.Addr(), store, testserver.UniqueName(t), testserver.Credentials{},
+				url.Values{dialTimeout[store]: {"1s"}}))
+			if err != nil {
+				t.Fatal(err)
+			}
+			w, err := s.Watch(t.Context(), "d")
+			if err != nil {
+				t.Fatal(err)
+			}
+			var reading sync.WaitGroup
+			reading.Go(func() {
+				for range w.Events() {
+				}
+			})
+			defer reading.Wait()
+			defer w.Close()
+			p.Refuse(true)
+			p.Cut()
+			var calls sync.WaitGroup
+			defer calls.Wait()
+			for op, wait := range map[string]func(context.Context) error{
+				"sync":   w.Sync,
+				"leader": func(ctx context.Context) error { _, err := lock.NewElection(s, "e").Leader(ctx); return err },
+			} {
+				calls.Go(func() {
+					start := time.Now()
+					err := wait(context.WithoutCancel(t.Context()))
+					if took := time.Since(start); !errors.Is(err, kv.ErrUnavailable) || took > 15*time.Second {
+						t.Errorf("%s: %v after %v, want %v", op, err, took, kv.ErrUnavailable)
+					} else {
+						t.Logf("%s: %v", op, took)
+					}
+					checkError(t, op, err)
+				})
+			}
 		})
 	}
 }

@@ -9,10 +9,6 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/polykv/kv/backend"
-	"github.com/polykv/kv/backend/consulkv"
-	"github.com/polykv/kv/backend/etcdkv"
-	"github.com/polykv/kv/backend/rediskv"
-	"github.com/polykv/kv/backend/zookeeperkv"
 	"github.com/polykv/kv/internal/testserver"
 	"github.com/polykv/kv/watch/watchtest"
 )
@@ -21,33 +17,15 @@ import (
 // are cut, the network is away for a while, the server is killed, what the store
 // remembers is gone when the mirror is back.
 func TestWatchFaults(t *testing.T) {
-	for _, st := range []struct {
-		store  testserver.Store
-		driver backend.Driver
-	}{
-		{testserver.Etcd, etcdkv.Driver{}},
-		{testserver.Consul, consulkv.Driver{}},
-		{testserver.ZooKeeper, zookeeperkv.Driver{}},
-		{testserver.Redis, rediskv.Driver{}},
-	} {
-		t.Run(string(st.store), func(t *testing.T) {
+	for _, store := range testserver.Stores() {
+		t.Run(string(store), func(t *testing.T) {
 			t.Parallel()
-			srv := testserver.Start(t, testserver.Spec{Store: st.store, Persist: true})
+			srv := testserver.Start(t, testserver.Spec{Store: store, Persist: true})
 			direct := srv.Addrs()[0]
 			proxy := testserver.NewProxy(t, direct)
 			open := func(addr, query string) func(t testing.TB, root string) backend.Store {
 				return func(t testing.TB, root string) backend.Store {
-					u, err := backend.ParseURL(string(st.store) + "://" + addr + "/" + root + query)
-					if err != nil {
-						t.Fatal(err)
-					}
-					ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-					defer cancel()
-					s, err := st.driver.Open(ctx, u)
-					if err != nil {
-						t.Fatal(err)
-					}
-					return s
+					return openDriver(t, string(store)+"://"+addr+"/"+root+query)
 				}
 			}
 			struck := open(proxy.Addr(), "")
@@ -67,7 +45,7 @@ func TestWatchFaults(t *testing.T) {
 					}
 				}},
 			}
-			switch st.store {
+			switch store {
 			case testserver.Etcd:
 				faults = append(faults, watchtest.Fault{
 					Name: "a compaction of what it missed", Begin: away, Cuts: true,

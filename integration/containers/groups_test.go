@@ -61,15 +61,10 @@ func TestGroups(t *testing.T) {
 				t.Fatal(err)
 			}
 			// The others need a moment to elect a leader.
-			for {
-				if _, err = store.Put(ctx, "after", []byte("2")); err == nil {
-					break
-				}
-				if ctx.Err() != nil {
-					t.Fatal(err)
-				}
-				time.Sleep(100 * time.Millisecond)
-			}
+			testserver.Eventually(t, time.Minute, "a write without the node that was killed", func() bool {
+				_, err := store.Put(ctx, "after", []byte("2"))
+				return err == nil
+			})
 			await(ctx, t, w, "after")
 			e, err := store.Get(ctx, "before")
 			if err != nil || string(e.Value) != "1" {

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/polykv/kv/integration/containers"
+	"github.com/polykv/kv/internal/testserver"
 )
 
 // ownerProcess makes this test binary, run again, a process that owns containers and is killed.
@@ -50,11 +51,7 @@ func TestLeftovers(t *testing.T) {
 	}
 	_ = cmd.Wait() // killed, as it should be
 	containers.Start(t, containers.Redis)
-	for deadline := time.Now().Add(20 * time.Second); answers(t, addr); time.Sleep(50 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatal("the server of a dead process is there")
-		}
-	}
+	testserver.Eventually(t, 20*time.Second, "the server of a dead process is gone", func() bool { return !answers(t, addr) })
 	if !answers(t, mine.Addrs()[0]) {
 		t.Error("a server that is in use has been removed")
 	}

@@ -34,7 +34,9 @@ type judge struct {
 	dir      string        // for pictures; "": none are made
 	patience time.Duration // for each history
 	h        *history
-	found    []Violation
+
+	found     []Violation
+	unchecked []Violation // what nobody can tell
 }
 
 func (j *judge) add(format string, args ...any) {
@@ -88,25 +90,47 @@ func (j *judge) parts(ops []operation) (out []part) {
 	return out
 }
 
-// ranked numbers the open deletes of each key in the order of their calls. It does not matter which of them happened, so
-// only the order of the calls is tried: where a later one could have happened, so could an earlier one.
+// ranked numbers what the model wants numbered: acknowledged puts by revision, open operations, and of those the plain
+// deletes of each key in the order of their calls. It does not matter which of these happened, so only the order of the
+// calls is tried: where a later one could have happened, so could an earlier one.
 func ranked(ops []porcupine.Operation) {
 	slices.SortStableFunc(ops, func(a, b porcupine.Operation) int { return cmp.Compare(a.Call, b.Call) })
 	var n [slots]int
+	var number int16
+	var puts []int
 	for i := range ops {
-		in := ops[i].Input.(Input)
-		if ops[i].Output.(Output).Status == open && in.Op == opDelete && n[in.slot()] < math.MaxInt8 {
-			n[in.slot()]++
-			in.rank = n[in.slot()]
+		in, out := ops[i].Input.(Input), ops[i].Output.(Output)
+		switch {
+		case out.Status == done && in.puts():
+			puts = append(puts, i)
+		case out.Status != open:
+			continue
+		}
+		if out.Status == open && number < math.MaxInt16 {
+			number++
+			in.number = number
+			if in.Op == opDelete && n[in.slot()] < math.MaxInt8 {
+				n[in.slot()]++
+				in.rank = n[in.slot()]
+			}
 			ops[i].Input = in
 		}
+	}
+	slices.SortStableFunc(puts, func(a, b int) int {
+		return cmp.Compare(ops[a].Output.(Output).Revision, ops[b].Output.(Output).Revision)
+	})
+	for order, i := range puts {
+		in := ops[i].Input.(Input)
+		in.order = order + 1
+		ops[i].Input = in
 	}
 }
 
 // linearizable checks every part by itself.
 func (j *judge) linearizable(ops []operation) {
+	exact := exactModel()
 	for _, p := range j.parts(ops) {
-		j.check(p.String(), []porcupine.Model{storeModel(false), storeModel(true)}, p.ops)
+		j.check(p.String(), search{narrow: narrowModels(), full: storeModel(), exact: &exact}, p.ops)
 	}
 }
 
@@ -119,43 +143,54 @@ func (j *judge) asTold(ops []operation, events []backend.Event) {
 			continue
 		}
 		ops := slices.DeleteFunc(p.ops, func(op porcupine.Operation) bool { return !t.concerns(op) })
-		j.check(p.String()+" as the watch told it", []porcupine.Model{t.model()}, ops)
+		j.check(p.String()+" as the watch told it", search{full: t.model()}, ops)
 	}
 }
 
+// search are the models by which an order is looked for, one after the other.
+type search struct {
+	narrow []porcupine.Model // what fits one of them is right
+	full   porcupine.Model   // what does not fit is wrong
+	exact  *porcupine.Model  // another word for full, if there is one
+}
+
 // check runs porcupine and keeps the picture of a history that is not linearizable, or too hard to tell. The easiest way
-// to explain a history is tried first: that nothing happened of what is open. Then come the models, of which the last one
-// decides.
-func (j *judge) check(what string, models []porcupine.Model, ops []porcupine.Operation) {
+// to explain a history is tried first: that nothing happened of what is open.
+func (j *judge) check(what string, s search, ops []porcupine.Operation) {
+	fits := func(m porcupine.Model, ops []porcupine.Operation) bool {
+		return porcupine.CheckOperationsTimeout(m, ops, j.patience/2) == porcupine.Ok
+	}
 	closed := slices.DeleteFunc(slices.Clone(ops), func(op porcupine.Operation) bool { return op.Output.(Output).Status == open })
-	if porcupine.CheckOperationsTimeout(models[0], closed, j.patience/2) == porcupine.Ok {
+	if fits(s.full, closed) {
 		return
 	}
-	last := len(models) - 1
-	for _, m := range models[:last] {
-		if porcupine.CheckOperationsTimeout(m, ops, j.patience/2) == porcupine.Ok {
+	for _, m := range s.narrow {
+		if fits(m, ops) {
 			return
 		}
 	}
-	m := models[last]
-	result, info := porcupine.CheckOperationsVerbose(m, ops, j.patience)
-	switch result {
-	case porcupine.Ok:
+	result, info := porcupine.CheckOperationsVerbose(s.full, ops, j.patience)
+	if result == porcupine.Ok {
 		return
-	case porcupine.Unknown:
-		what = fmt.Sprintf("%s: no answer within %v for %d operations (a failure to check)", what, j.patience, len(ops))
-	default:
-		what += ": not linearizable, " + stuck(m, info, ops)
 	}
-	v := Violation{What: what}
+	v := Violation{What: what + ": not linearizable, " + stuck(s.full, info, ops)}
+	list := &j.found
+	switch {
+	case result == porcupine.Unknown:
+		v.What = fmt.Sprintf("%s: no answer within %v for %d operations, %d of them open", what, j.patience, len(ops), len(ops)-len(closed))
+		list = &j.unchecked
+	case s.exact != nil && fits(*s.exact, ops):
+		v.What += ", but for a model that says the same"
+		list = &j.unchecked
+	}
 	if j.dir != "" {
-		file, err := j.picture(what, m, info)
+		file, err := j.picture(v.What, s.full, info)
 		if err != nil {
 			v.What += fmt.Sprintf(" (and no picture: %v)", err)
 		}
 		v.File = file
 	}
-	j.found = append(j.found, v)
+	*list = append(*list, v)
 }
 
 // stuck says which operation fits nowhere, as far as the search came.

@@ -19,9 +19,9 @@ import (
 // childFile names, in the environment of a process that is to be killed, the bbolt file that it serves.
 const childFile = "KV_PROVE_CHILD"
 
-// IsChild reports whether this process was started by a round in order to be killed: main, or TestMain, then runs Child
-// and nothing else.
-func IsChild() bool { return os.Getenv(childFile) != "" }
+// IsChild reports whether this process was started by another one, in order to be killed by a round or to soak a target:
+// main, or TestMain, then runs Child and nothing else.
+func IsChild() bool { return os.Getenv(childFile) != "" || os.Getenv(soakOf) != "" }
 
 // request is a line to the child.
 type request struct {
@@ -40,10 +40,14 @@ type response struct {
 	Err   string         `json:",omitempty"`
 }
 
-// Child serves the operations that it reads from its standard input, until it is killed or the input ends. It returns the
-// exit code.
+// Child serves the operations that it reads from its standard input, until it is killed or the input ends; or it soaks. It
+// returns the exit code.
 func Child() int {
-	if err := serve(os.Getenv(childFile), os.Stdin, os.Stdout); err != nil {
+	do := func() error { return serve(os.Getenv(childFile), os.Stdin, os.Stdout) }
+	if os.Getenv(soakOf) != "" {
+		do = soakChild
+	}
+	if err := do(); err != nil {
 		fmt.Fprintln(os.Stderr, "prove: child:", err)
 		return 1
 	}

@@ -24,6 +24,7 @@ type client struct {
 	values int
 	known  map[string]map[int]kv.Revision // of each family, what this client saw last; 0: absent
 	own    []backendChange
+	doubt  *Input // a write that may have been applied, if nothing was heard of the store since
 }
 
 // backendChange is a change of the client's own key, in order.
@@ -46,9 +47,17 @@ const (
 	txnKeys    = 3
 )
 
+// muchDoubt is after how many writes in doubt in one round a client looks what has come of its own before it goes on, as a
+// program would. Until then it writes on, which is harder on the store. But a server that answers each write of ten seconds
+// with a failure that may be none leaves hundreds in doubt, and no checker can judge those.
+const muchDoubt = 60
+
 // one makes one operation. It reports whether the store took part.
 func (c *client) one(ctx context.Context) bool {
 	in := c.choose()
+	if c.doubt != nil && c.h.inDoubt() >= muchDoubt {
+		in = Input{Op: opGet, Dir: c.dir, Family: c.doubt.Family, Reads: []int{c.doubt.Writes[0].Slot}}
+	}
 	timeout := c.timeout
 	if c.hasty() && c.rng.IntN(4) == 0 {
 		timeout = time.Duration(c.rng.IntN(3000)) * time.Microsecond
@@ -165,6 +174,12 @@ func (c *client) asKnown(slot int) Check {
 // learn remembers revisions for conditions to come, and the changes of the client's own key.
 func (c *client) learn(in Input, out Output) {
 	known := c.known[in.Family]
+	switch {
+	case out.Status == open && len(in.Writes) > 0:
+		c.doubt = &in
+	case out.Status < open:
+		c.doubt = nil
+	}
 	switch out.Status {
 	case done:
 		for i, slot := range in.Reads {

@@ -5,7 +5,8 @@
 //
 //   - operations by porcupine, against a model of a key with revisions, and for transactions against one of the whole store.
 //     An operation whose outcome is unknown may take effect at any time after its call, or never; one that failed with
-//     kv.ErrUnavailable must never;
+//     kv.ErrUnavailable must never.
+//     A history for which no answer is found in time is told as not checked, which is no violation;
 //   - revisions: their order is the order of time, and nothing has two;
 //   - watches by the validator of the conformance suite; where a watch is lossless, the history has to be linearizable in
 //     just the order that the watch told;

@@ -19,9 +19,12 @@ type etcdAdmin struct {
 	addrs []string
 }
 
+// etcdExpiry is when the shortest lease that a server grants, of two seconds, has expired.
+const etcdExpiry = 3 * time.Second
+
 // Etcd is an etcd of so many nodes.
 func Etcd(ctx context.Context, nodes int) (*Target, error) {
-	t, err := start(ctx, name("etcd", nodes), testserver.Spec{Store: testserver.Etcd, Nodes: nodes})
+	t, err := startAs(ctx, "etcd", nodes, testserver.Spec{Store: testserver.Etcd, Nodes: nodes})
 	if err != nil {
 		return nil, err
 	}
@@ -35,9 +38,10 @@ func Etcd(ctx context.Context, nodes int) (*Target, error) {
 	t.open = byURL(etcdkv.Driver{}, "etcd", nil)
 	t.usage = a.usage
 	t.Faults = append(embeddedFaults(), networkFaults()...)
-	t.Faults = append(t.Faults, kill("kill", anyNode(nodes)), pause("pause", pauseOfServer, anyNode(nodes)), a.compaction())
+	t.Faults = append(t.Faults, kill("kill", anyNode(nodes)), pause("pause", pauseOfServer, anyNode(nodes)), a.compaction(), expiry(etcdExpiry))
 	if nodes > 1 {
-		t.Faults = append(t.Faults, kill("kill the leader", a.leader), pause("pause the leader", pauseOfLeader, a.leader), a.moveLeader())
+		t.Faults = append(t.Faults, kill("kill the leader", a.leader), pause("pause the leader", pauseOfLeader, a.leader), a.moveLeader(),
+			partition("partition the leader", partitionOfLeader, a.leader), partition("partition a node", partitionOfNode, follower(nodes, a.leader)))
 	}
 	return t, nil
 }

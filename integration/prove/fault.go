@@ -21,6 +21,8 @@ type Fault struct {
 	// Forgets is set if history that a watch has not seen may go, so that a lossless watch may have to be mended.
 	Forgets bool
 
+	needsNetworks bool // of their own, for the nodes
+
 	inject func(ctx context.Context, f *field) (what string, heal func(context.Context) error, err error)
 	run    func(ctx context.Context, r *Round) (Result, error) // instead of the usual round
 }
@@ -134,6 +136,14 @@ func stalls() Fault {
 	}}
 }
 
+// expiry lets what clients keep alive expire, by silence.
+func expiry(hold time.Duration) Fault {
+	f := stalls()
+	f.Name = "session expiry"
+	f.Hold = [2]time.Duration{hold, hold + time.Second}
+	return f
+}
+
 // hasty is no fault of the store: calls get next to no time, so that their contexts end at every step.
 func hasty() Fault {
 	return Fault{Name: "ended contexts", Hold: [2]time.Duration{100 * time.Millisecond, 500 * time.Millisecond}, Rest: short, inject: func(_ context.Context, f *field) (string, func(context.Context) error, error) {
@@ -169,6 +179,17 @@ func pause(name string, hold [2]time.Duration, pick func(context.Context, *field
 // anyNode picks one of the first n nodes.
 func anyNode(n int) func(context.Context, *field) ([]int, error) {
 	return func(_ context.Context, f *field) ([]int, error) { return []int{f.rng.IntN(n)}, nil }
+}
+
+// follower picks a node that does not lead. leader tells which one does, of n.
+func follower(n int, leader func(context.Context, *field) ([]int, error)) func(context.Context, *field) ([]int, error) {
+	return func(ctx context.Context, f *field) ([]int, error) {
+		leads, err := leader(ctx, f)
+		if err != nil {
+			return nil, err
+		}
+		return []int{(leads[0] + 1 + f.rng.IntN(n-1)) % n}, nil
+	}
 }
 
 // pauseOfServer is as long as calls wait, and longer.

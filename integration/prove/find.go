@@ -40,7 +40,7 @@ func (s *scene) get(stale bool) Input {
 func (s *scene) judge(name, dir string) []Violation {
 	j := &judge{name: name, dir: dir, patience: 10 * time.Second, h: s.h}
 	j.linearizable(s.h.settled())
-	return j.found
+	return append(j.found, j.unchecked...)
 }
 
 // findLostWrite lets a primary acknowledge a write that its replicas do not have, and dies with it.

@@ -37,6 +37,7 @@ type history struct {
 
 	mu       sync.Mutex
 	ops      []operation
+	open     int                 // operations that may have been carried out
 	refused  int                 // operations that the store never got
 	seen     map[string]sighting // by value
 	problems []string
@@ -73,6 +74,7 @@ func (h *history) record(client int, in Input, out Output, call int64) {
 			return
 		}
 		ret = notYet
+		h.open++
 	case done:
 		for i := range in.Reads {
 			h.sawLocked(out.Cells[i], ret)
@@ -84,6 +86,13 @@ func (h *history) record(client int, in Input, out Output, call int64) {
 		}
 	}
 	h.ops = append(h.ops, operation{client: client, in: in, out: out, call: call, ret: ret})
+}
+
+// inDoubt is how many writes nobody knows the outcome of.
+func (h *history) inDoubt() int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.open
 }
 
 // saw tells that a value was seen, in an event for instance.
@@ -152,19 +161,19 @@ func (h *history) settled() []operation {
 	ops := slices.Clone(h.ops)
 	for i := range ops {
 		op := &ops[i]
-		if op.out.Status == done && op.out.Created == 0 && len(op.in.Writes) == 1 {
-			op.out.Created = h.seen[op.in.Writes[0].Value].created
+		for _, w := range op.in.Writes {
+			if s, ok := h.seen[w.Value]; ok && !w.Delete && op.out.Status == open {
+				op.out = Output{Status: done, Revision: s.rev}
+				op.ret = min(op.ret, max(s.at, op.call))
+			}
 		}
-		if op.out.Status != open {
+		if op.out.Status != done {
 			continue
 		}
-		for _, w := range op.in.Writes {
-			if s, ok := h.seen[w.Value]; ok && !w.Delete {
-				op.out = Output{Status: done, Revision: s.rev}
-				if len(op.in.Writes) == 1 {
-					op.out.Created = s.created
-				}
-				op.ret = min(op.ret, max(s.at, op.call))
+		op.out.created = make([]kv.Revision, len(op.in.Writes))
+		for i, w := range op.in.Writes {
+			if !w.Delete {
+				op.out.created[i] = h.seen[w.Value].created
 			}
 		}
 	}

@@ -80,6 +80,7 @@ func judged(ops []operation, events []backend.Event) string {
 	for _, p := range h.problems {
 		j.add("%s", p)
 	}
+	j.found = append(j.found, j.unchecked...)
 	var all []string
 	for _, v := range j.found {
 		all = append(all, v.What)
@@ -192,7 +193,7 @@ func TestTold(t *testing.T) {
 func TestPicture(t *testing.T) {
 	j := &judge{name: "Example 1", dir: t.TempDir(), patience: time.Second, h: newHistory()}
 	j.h.annotate("kill node 0", 1, 2)
-	j.check("family s", []porcupine.Model{storeModel(true)}, []porcupine.Operation{{Input: get(0), Output: found("z", 1), Return: 1}})
+	j.check("family s", search{full: storeModel()}, []porcupine.Operation{{Input: get(0), Output: found("z", 1), Return: 1}})
 	if len(j.found) != 1 || !strings.HasSuffix(j.found[0].File, "example-1-family-s.html") {
 		t.Errorf("found %v", j.found)
 	}

@@ -59,7 +59,9 @@ type Input struct {
 	Reads  []int   `json:",omitempty"`
 	Stale  bool    `json:",omitempty"`
 
-	rank int // among open deletes of one key, from 1; see ranked
+	rank   int   // among open deletes of one key, from 1; see ranked
+	order  int   // among acknowledged operations that put something, by revision, from 1
+	number int16 // among open operations, from 1
 }
 
 func (in Input) key(slot int) string { return fmt.Sprintf("%s/%s/%d", in.Dir, in.Family, slot) }
@@ -103,6 +105,19 @@ type Output struct {
 	Revision kv.Revision `json:",omitempty"` // of the writes
 	Created  kv.Revision `json:",omitempty"` // of a single put, where the store tells
 	Cells    []Cell      `json:",omitempty"` // of the reads
+
+	created []kv.Revision // of each write, where somebody has seen it; 0: nobody has
+}
+
+// since is when the key of write i was created, as far as is known; 0: unknown.
+func (o Output) since(i int) kv.Revision {
+	if o.Created != 0 {
+		return o.Created // of the one write
+	}
+	if i < len(o.created) {
+		return o.created[i]
+	}
+	return 0
 }
 
 func (c Cell) String() string {

@@ -4,9 +4,7 @@ import (
 	"errors"
 	"math/rand/v2"
 	"os"
-	"slices"
 	"strconv"
-	"strings"
 	"testing"
 	"time"
 
@@ -34,10 +32,13 @@ func TestFind(t *testing.T) {
 
 // opened starts a target, or skips the test where it cannot run.
 func opened(t *testing.T, o Opener) *Target {
-	must := os.Getenv("KV_TEST_REQUIRE")
+	must, err := testserver.Required(testserver.Store(o.Store))
+	if err != nil {
+		t.Fatal(err)
+	}
 	target, err := o.Open(t.Context())
 	switch {
-	case errors.Is(err, testserver.ErrUnavailable) && must != "all" && !slices.Contains(strings.Split(must, ","), o.Store):
+	case errors.Is(err, testserver.ErrUnavailable) && !must:
 		t.Skipf("not run on %s: %v", o.Name, err)
 	case err != nil:
 		t.Fatal(err)
@@ -67,12 +68,15 @@ func TestProve(t *testing.T) {
 						t.Fatal(err)
 					}
 				}
-				r := &Round{Target: target, Fault: f, Seed: seed, Ops: 800, Cycles: 2, Longest: 20 * time.Second, Stay: true, Dir: os.Getenv("KV_PROVE_PICTURES")}
+				r := &Round{Target: target, Fault: f, Seed: seed, Ops: 800, Cycles: 2, Longest: 20 * time.Second, Dir: os.Getenv("KV_PROVE_PICTURES")}
 				res, err := r.Run(t.Context())
 				if err != nil {
 					t.Fatalf("%s: seed %d: %v", name, seed, err)
 				}
 				t.Logf("%s: seed %d: %d operations, %d events, %d locks, faults %v in %v %s", name, seed, res.Ops, res.Events, res.Locks, res.Faults, res.Took, res.Skipped)
+				for _, v := range res.Unchecked {
+					t.Errorf("%s: seed %d: not checked: %v", name, seed, v)
+				}
 				for _, v := range res.Violations {
 					t.Errorf("%s: seed %d: %v", name, seed, v)
 				}
@@ -86,12 +90,12 @@ var few = map[string][]string{
 	"memory":             {"none", "ended contexts"},
 	"bolt":               {"ended contexts", "killed process", "full disk"},
 	"etcd":               {"lost replies", "kill", "compaction"},
-	"etcd, 3 nodes":      {"pause the leader", "move the leader"},
+	"etcd, 3 nodes":      {"pause the leader", "move the leader", "partition the leader"},
 	"consul":             {"cut connections", "lost replies"},
-	"consul, 3 nodes":    {"kill the leader"},
+	"consul, 3 nodes":    {"kill the leader", "partition the leader"},
 	"zookeeper":          {"lost replies", "session expiry"},
-	"zookeeper, 3 nodes": {"kill the leader"},
+	"zookeeper, 3 nodes": {"kill the leader", "partition a node"},
 	"redis":              {"lost replies", "kill"},
-	"redis, sentinel":    {"pause a replica"},
-	"redis, cluster":     {"handover"},
+	"redis, sentinel":    {"pause a replica", "partition a replica"},
+	"redis, cluster":     {"handover", "partition a replica"},
 }

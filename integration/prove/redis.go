@@ -18,6 +18,9 @@ import (
 	"github.com/polykv/kv/internal/testserver"
 )
 
+// redisExpiry is when the leases of locks have expired.
+const redisExpiry = 2 * time.Second
+
 // Redis is a single server, which writes to disk before it answers.
 func Redis(ctx context.Context) (*Target, error) {
 	t, err := start(ctx, "redis", testserver.Spec{Store: testserver.Redis, Persist: true})
@@ -28,13 +31,13 @@ func Redis(ctx context.Context) (*Target, error) {
 	t.open = byURL(rediskv.Driver{}, "redis", nil)
 	t.usage = func(ctx context.Context) (map[string]int, error) { return a.usage(ctx, t.addrs[0]) }
 	t.Faults = append(embeddedFaults(), networkFaults()...)
-	t.Faults = append(t.Faults, kill("kill", anyNode(1)), pause("pause", pauseOfServer, anyNode(1)))
+	t.Faults = append(t.Faults, kill("kill", anyNode(1)), pause("pause", pauseOfServer, anyNode(1)), expiry(redisExpiry))
 	return t, nil
 }
 
 // RedisSentinel is a primary with two replicas, watched by three sentinels.
 func RedisSentinel(ctx context.Context) (*Target, error) {
-	t, err := start(ctx, "redis, sentinel", testserver.Spec{Store: testserver.Redis, Persist: true, Sentinel: true})
+	t, err := startApart(ctx, "redis, sentinel", testserver.Spec{Store: testserver.Redis, Persist: true, Sentinel: true})
 	if err != nil {
 		return nil, err
 	}
@@ -57,16 +60,18 @@ func RedisSentinel(ctx context.Context) (*Target, error) {
 	t.find = a.findLostWrite
 	t.Faults = append(embeddedFaults(), networkFaults()...)
 	t.Faults = append(t.Faults,
-		pause("pause a replica", pauseOfServer, a.replica),
+		kill("kill a replica", a.replica), pause("pause a replica", pauseOfServer, a.replica), partition("partition a replica", partitionOfNode, a.replica),
+		kill("kill a sentinel", a.sentinel), expiry(redisExpiry), a.failoverOnRequest(),
 		failover(kill("failover after a kill", a.primary), a),
 		failover(pause("failover after a pause", [2]time.Duration{}, a.primary), a),
+		failover(partition("partition the primary", [2]time.Duration{}, a.primary), a),
 	)
 	return t, nil
 }
 
 // RedisCluster is a Redis Cluster of three primaries and three replicas.
 func RedisCluster(ctx context.Context) (*Target, error) {
-	t, err := start(ctx, "redis, cluster", testserver.Spec{Store: testserver.Redis, Persist: true, Cluster: true})
+	t, err := startApart(ctx, "redis, cluster", testserver.Spec{Store: testserver.Redis, Persist: true, Cluster: true})
 	if err != nil {
 		return nil, err
 	}
@@ -91,10 +96,12 @@ func RedisCluster(ctx context.Context) (*Target, error) {
 	t.find = a.findLostWrite
 	t.Faults = append(embeddedFaults(), networkFaults()...)
 	t.Faults = append(t.Faults,
-		pause("pause a replica", pauseOfServer, a.replica),
+		kill("kill a replica", a.replica), pause("pause a replica", pauseOfServer, a.replica), partition("partition a replica", partitionOfNode, a.replica),
+		expiry(redisExpiry),
 		a.handover(),
 		failover(kill("failover after a kill", a.primary), a),
 		failover(pause("failover after a pause", [2]time.Duration{}, a.primary), a),
+		failover(partition("partition the primary", [2]time.Duration{}, a.primary), a),
 	)
 	return t, nil
 }
@@ -250,6 +257,24 @@ func (a *redisAdmin) replica(ctx context.Context, f *field) ([]int, error) {
 		return nil, err
 	}
 	return []int{replicas[f.rng.IntN(len(replicas))]}, nil
+}
+
+func (a *redisAdmin) sentinel(_ context.Context, f *field) ([]int, error) {
+	first := a.t.server.Nodes() - len(a.t.addrs)
+	return []int{first + f.rng.IntN(len(a.t.addrs))}, nil
+}
+
+// failoverOnRequest has the sentinels replace a primary that is well. They do not wait until the replica has everything.
+func (a *redisAdmin) failoverOnRequest() Fault {
+	return Fault{Name: "failover on request", Exempt: exemptAll, Hold: [2]time.Duration{time.Second, 2 * time.Second}, Rest: [2]time.Duration{time.Second, 2 * time.Second}, inject: func(ctx context.Context, f *field) (string, func(context.Context) error, error) {
+		if err := a.settle(ctx); err != nil {
+			return "", nil, err
+		}
+		c := redis.NewSentinelClient(&redis.Options{Addr: a.t.addrs[f.rng.IntN(len(a.t.addrs))], DialTimeout: time.Second, ReadTimeout: time.Second})
+		// It is refused while the last one is not long ago.
+		err := eventually(ctx, 30*time.Second, func(ctx context.Context) error { return c.Failover(ctx, testserver.SentinelMaster).Err() })
+		return "failover on request", a.settle, errors.Join(err, c.Close())
+	}}
 }
 
 // settle waits until there is one primary with its replicas in step, so that the next failover finds one to promote.

@@ -19,8 +19,9 @@ type Target struct {
 	Version string
 	Faults  []Fault
 
-	server *testserver.Server // nil for the embedded stores
-	addrs  []string           // that clients are given
+	server   *testserver.Server // nil for the embedded stores
+	together string             // why nodes cannot be cut off from each other; "" if they can
+	addrs    []string           // that clients are given
 	// open makes a client behind n, and returns what closes what the store does not.
 	open  func(ctx context.Context, n *network) (*kv.Store, func() error, error)
 	usage func(ctx context.Context) (map[string]int, error) // what lies at the server, in numbers

@@ -81,7 +81,7 @@ func (t *told) step(p place, in Input, out Output) (bool, place) {
 		return p.i == end, p
 	}
 	now := t.states[p.i]
-	now.used = p.used
+	now.used, now.puts = p.used, in.order-1 // what was told has an order
 	if out.Status == open && p.i == end {
 		return true, p // it may yet come, or never
 	}

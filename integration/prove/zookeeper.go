@@ -20,13 +20,16 @@ type zooAdmin struct{ addrs []string }
 // zooSession is the shortest that a server with the default tick grants.
 const zooSession = 4 * time.Second
 
+// zooExpiry is when a silent session has expired: servers look each tick.
+const zooExpiry = zooSession + 2500*time.Millisecond
+
 // ZooKeeper is an ensemble of so many servers.
 func ZooKeeper(ctx context.Context, nodes int) (*Target, error) {
 	spec := testserver.Spec{Store: testserver.ZooKeeper, Nodes: nodes}
 	if nodes > 1 {
 		spec.Config = []string{"tickTime=1000", "syncLimit=2"} // followers give a silent leader up after 2 s, not 10
 	}
-	t, err := start(ctx, name("zookeeper", nodes), spec)
+	t, err := startAs(ctx, "zookeeper", nodes, spec)
 	if err != nil {
 		return nil, err
 	}
@@ -34,12 +37,15 @@ func ZooKeeper(ctx context.Context, nodes int) (*Target, error) {
 	t.open = byURL(zookeeperkv.Driver{}, "zookeeper", url.Values{"session": {zooSession.String()}})
 	t.usage = a.usage
 	t.Faults = append(embeddedFaults(), networkFaults()...)
-	t.Faults = append(t.Faults, kill("kill", anyNode(nodes)), pause("pause", pauseOfServer, anyNode(nodes)), expiry())
+	t.Faults = append(t.Faults, kill("kill", anyNode(nodes)), pause("pause", pauseOfServer, anyNode(nodes)), expiry(zooExpiry))
 	if nodes > 1 {
 		t.find = func(ctx context.Context, p *Plan) (string, error) { return a.findStaleRead(ctx, t, p) }
 		paused := pause("pause the leader", pauseOfLeader, a.leader)
 		paused.Exempt = exemptReads // it may answer a sync before it learns that it leads no more
-		t.Faults = append(t.Faults, kill("kill the leader", a.leader), paused)
+		cut := partition("partition the leader", partitionOfLeader, a.leader)
+		cut.Exempt = exemptReads // as above
+		t.Faults = append(t.Faults, kill("kill the leader", a.leader), paused, cut,
+			partition("partition a node", partitionOfNode, follower(nodes, a.leader)))
 	}
 	return t, nil
 }
@@ -98,12 +104,4 @@ func (a *zooAdmin) leader(ctx context.Context, _ *field) ([]int, error) {
 		return errors.New("no server leads")
 	})
 	return []int{leader}, err
-}
-
-// expiry lets sessions expire, by silence.
-func expiry() Fault {
-	f := stalls()
-	f.Name = "session expiry"
-	f.Hold = [2]time.Duration{zooSession + 2500*time.Millisecond, zooSession + 3500*time.Millisecond} // servers look each tick
-	return f
 }

@@ -5,11 +5,14 @@ import (
 	"net"
 	"os"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
 
 	"go.uber.org/goleak"
+
+	"github.com/polykv/kv/internal/testserver"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -25,6 +28,9 @@ func withRedis(t *testing.T, provider, script string, signals <-chan os.Signal) 
 	code = run([]string{"-provider", provider, "-stores", "redis", "--", "sh", "-c", script}, &stdout, &stderr, signals)
 	t.Log(stderr.String())
 	if strings.Contains(stderr.String(), "server cannot be run here") {
+		if must, err := testserver.Required(testserver.Redis); must || err != nil {
+			t.Fatalf("Redis is required, and cannot be run: %v", err)
+		}
 		t.Skip("no Redis here")
 	}
 	return code, stdout.String(), stderr.String()
@@ -59,15 +65,25 @@ func TestCommandFindsServers(t *testing.T) {
 func TestSignalIsPassedOn(t *testing.T) {
 	signals := make(chan os.Signal, 1)
 	ready := t.TempDir() + "/ready"
-	go func() { // ends with the send, which the channel's buffer takes
+	over := make(chan struct{})
+	var watching sync.WaitGroup
+	defer watching.Wait()
+	defer close(over)
+	watching.Go(func() {
+		tick := time.NewTicker(10 * time.Millisecond)
+		defer tick.Stop()
 		for {
 			if _, err := os.Stat(ready); err == nil {
-				break
+				signals <- syscall.SIGTERM // which the channel's buffer takes
+				return
 			}
-			time.Sleep(10 * time.Millisecond)
+			select {
+			case <-tick.C:
+			case <-over:
+				return
+			}
 		}
-		signals <- syscall.SIGTERM
-	}()
+	})
 	code, url, _ := withRedis(t, "local", `printf %s "$KV_TEST_REDIS_URL"; : >`+ready+`; exec sleep 60`, signals)
 	if want := 128 + int(syscall.SIGTERM); code != want {
 		t.Errorf("exit code %d, want %d", code, want)
