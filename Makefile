@@ -19,7 +19,7 @@ export GORACE := suppressions=$(CURDIR)/backend/zookeeperkv/testdata/race-suppre
 in-modules = @failed=; for dir in $(MODULES); do (cd $$dir && $(1)) || failed="$$failed $$dir"; done; \
 	if [ -n "$$failed" ]; then echo "failed in:$$failed" >&2; exit 1; fi
 
-.PHONY: test quick containers versions setup packages servers alone format vet lint fuzz bench light prove
+.PHONY: test quick containers versions setup packages servers alone format lint fuzz bench light prove
 
 ## test: set up, then run all tests of all modules, each by itself as its users get it, with the race detector and real servers
 test: setup
@@ -45,12 +45,13 @@ versions:
 ## setup: what the tests need besides Go
 setup: packages servers
 
-## packages: Redis, ZooKeeper and, for the race detector, a C compiler, from Debian if they are missing
+## packages: Redis, ZooKeeper, a C compiler for the race detector and iproute2 for networks to cut, from Debian if they are missing
 packages:
 	@missing=; \
 	command -v redis-server >/dev/null || missing="$$missing redis-server"; \
 	command -v redis-cli >/dev/null || missing="$$missing redis-tools"; \
 	[ -n "$$KV_TEST_ZOOKEEPER_CLASSPATH" ] || [ -e /usr/share/java/zookeeper.jar ] || missing="$$missing zookeeper"; \
+	command -v ip >/dev/null || missing="$$missing iproute2"; \
 	command -v gcc >/dev/null || missing="$$missing gcc libc6-dev"; \
 	if [ -z "$$missing" ]; then exit 0; fi; \
 	if ! command -v apt-get >/dev/null; then \
@@ -63,7 +64,7 @@ packages:
 servers:
 	$(GO) run ./internal/testserver/install
 
-## alone: each module builds by itself, as its users get it
+## alone: each module builds, and passes vet, by itself, as its users get it
 alone:
 	$(call in-modules,GOWORK=off $(GO) build -o /dev/null ./... && GOWORK=off $(GO) vet ./...)
 
@@ -71,9 +72,6 @@ alone:
 format:
 	@unformatted=$$(git ls-files '*.go' | xargs gofmt -l); \
 	if [ -n "$$unformatted" ]; then echo "not gofmt-ed:" $$unformatted >&2; exit 1; fi
-
-vet:
-	$(call in-modules,$(GO) vet ./...)
 
 ## lint: see .golangci.yml
 lint: $(LINT)
@@ -83,11 +81,15 @@ $(LINT):
 	GOWORK=off GOBIN=$(CURDIR)/.cache $(GO) install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(LINT_VERSION)
 	mv .cache/golangci-lint $@
 
-## fuzz: every fuzz test of the root module for five seconds
+## fuzz: every fuzz test of all modules for five seconds
+# Before Go 1.27 the end of that time can fail a fuzz test that found nothing (golang/go#75804). What it did find is
+# saved beside the test, and then the plain run of that test fails too.
 fuzz:
 	@set -e; for file in $$(grep -l '^func Fuzz' $$(git ls-files '*_test.go')); do \
 		for name in $$(sed -n 's/^func \(Fuzz[A-Za-z0-9]*\).*/\1/p' $$file); do \
-			(cd $$(dirname $$file) && $(GO) test -run '^$$' -fuzz "^$$name\$$" -fuzztime $${FUZZTIME:-5s} .); \
+			(cd $$(dirname $$file) && \
+				$(GO) test -run '^$$' -fuzz "^$$name\$$" -fuzztime $${FUZZTIME:-5s} . || \
+				$(GO) test -count 1 -v -run "^$$name\$$" .); \
 		done; \
 	done
 
