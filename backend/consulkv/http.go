@@ -64,7 +64,22 @@ func params(name, value string) string {
 // transport makes it, and of a call without a deadline then the time until the
 // answer begins: a server that takes connections and says nothing is not
 // reachable either (R38). A request that waits for a change is slow by design.
+//
+// A read that was ended with somebody else's request (see lost) is sent again.
 func (s *Store) send(ctx context.Context, r request) (*response, error) {
+	for again := 0; ; again++ {
+		resp, err := s.sendOnce(ctx, r)
+		if r.write || again == maxAgain || !errors.Is(err, errOthers) {
+			return resp, err
+		}
+	}
+}
+
+// maxAgain bounds how often a read is repeated that others have ended. Once is
+// rare, and each time is a matter of microseconds.
+const maxAgain = 5
+
+func (s *Store) sendOnce(ctx context.Context, r request) (*response, error) {
 	if s.broken != nil {
 		return nil, s.broken
 	}
@@ -198,13 +213,24 @@ func (b *bodyReader) Read(p []byte) (int, error) {
 	return n, err
 }
 
+// errOthers is why a request was lost that nothing was wrong with.
+var errOthers = errors.New("the connection was closed for another request")
+
 // lost is the error of a request that has no reply, or half of one.
+//
+// net/http puts a connection back before it hands on an answer without a body,
+// which Consul's is for a key that is not there. If the context of the one that
+// was answered ends in between, it closes the connection, and tells whoever has
+// it by then of that other context.
 func (s *Store) lost(ctx, inner context.Context, r request, sent bool, err error) error {
 	var u *url.Error
 	if errors.As(err, &u) {
 		err = u.Err // which repeats neither method nor address
 	}
 	cause := context.Cause(inner)
+	if sent && cause == nil && endsContexts(err) {
+		err = errOthers
+	}
 	var op *net.OpError
 	switch {
 	case errors.As(err, &op) && op.Op == "remote error":
@@ -230,6 +256,16 @@ func (s *Store) lost(ctx, inner context.Context, r request, sent bool, err error
 		return backend.Because(backend.ErrUncertain, err)
 	}
 	return err
+}
+
+// endsContexts reports whether err is why a context of one of our requests ended.
+// It is not that of a connection's own time limit, which is a net.Error too.
+func endsContexts(err error) bool {
+	switch err {
+	case context.Canceled, context.DeadlineExceeded, backend.ErrClosed, errDial, errSilent:
+		return true
+	}
+	return false
 }
 
 // refused is the error of an answer that is no success. It reads the body.
