@@ -5,6 +5,8 @@ import (
 	"testing"
 
 	"google.golang.org/protobuf/types/known/structpb"
+
+	"github.com/polykv/kv/internal/testserver"
 )
 
 func benchmark[T any](b *testing.B, name string, c Codec[T], v T) {
@@ -62,7 +64,7 @@ func TestAppendAllocations(t *testing.T) {
 		"bytes":   appendWith(Bytes(), buf, buf[:100]),
 		"string":  appendWith(String(), buf, "abc"),
 	} {
-		if n := testing.AllocsPerRun(200, f); n > 0 && !raceEnabled {
+		if n := testing.AllocsPerRun(200, f); n > 0 && !testserver.Race {
 			t.Errorf("%s: %v allocations", name, n)
 		}
 	}

@@ -185,7 +185,7 @@ func TestConsulBesideRaw(t *testing.T) {
 			func(int) error { _, err := kv.Collect(s.List(ctx, "d")); return err }},
 	} {
 		// The machine is shared with other tests: what it does to one round says nothing, what it does to five does.
-		if raceEnabled {
+		if testserver.Race {
 			c.limit *= 1.5 // the detector slows what the library does, and not the server
 		}
 		best := 0.0

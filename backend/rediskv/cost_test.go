@@ -293,7 +293,7 @@ func TestRatios(t *testing.T) {
 				return nil
 			}},
 	} {
-		if raceEnabled {
+		if testserver.Race {
 			c.bound *= c.slack
 		}
 		best := 0.0

@@ -47,11 +47,16 @@ func oneByOne(c *zk.Conn, dir string) (values int, err error) {
 }
 
 // A list of 2,000 keys of 256 bytes in ten directories took valkeyrie 1.8 s, one request after another. Here it is at
-// least 15 times faster than that on the same machine, and some 50 times on one that does nothing else.
+// least 15 times faster than that on the same machine, and some 50 times on one that does nothing else. The race detector
+// slows the list down, which is work of this process, and not the requests, which are waited for.
 func TestListOfManyIsFast(t *testing.T) {
 	addr := shared(t)
 	s, c := open(t, addr, testserver.UniqueName(t), Options{}), raw(t, addr)
 	fill(t, s, "d", 10, 200, 256)
+	want := time.Duration(15)
+	if testserver.Race {
+		want = 5
+	}
 	var times [2][]time.Duration
 	for range 3 {
 		begin := time.Now()
@@ -69,8 +74,8 @@ func TestListOfManyIsFast(t *testing.T) {
 	}
 	theirs, ours := slices.Min(times[0]), slices.Min(times[1]) // what else the machine does is in neither
 	t.Logf("one by one %v, List %v: %.1f times", theirs, ours, float64(theirs)/float64(ours))
-	if ours*15 > theirs {
-		t.Errorf("List takes %v where one request after another takes %v", ours, theirs)
+	if ours*want > theirs {
+		t.Errorf("List takes %v where one request after another takes %v, which is not %d times as long", ours, theirs, want)
 	}
 }
 

@@ -1,5 +1,0 @@
-//go:build !race
-
-package rediskv_test
-
-const raceEnabled = false
