@@ -10,8 +10,6 @@ import (
 	"testing"
 	"time"
 
-	"go.etcd.io/bbolt"
-
 	"github.com/polykv/kv/backend"
 	"github.com/polykv/kv/backend/boltkv"
 )
@@ -177,7 +175,7 @@ func TestCloseUnderLoad(t *testing.T) {
 	db := openDB(t, filepath.Join(t.TempDir(), "kv.db"))
 	db.NoSync = true
 	defer db.Close()
-	f := foreign{func() *bbolt.DB { return db }, "kv"}
+	f := foreignTo(db)
 	for round := range 20 {
 		s := boltkv.New(db, boltkv.Options{})
 		var wg sync.WaitGroup

@@ -103,7 +103,7 @@ func TestForeignValues(t *testing.T) {
 // R11: a foreign write in between is detected, and so is a foreign delete.
 func TestForeignWriteInBetween(t *testing.T) {
 	s, db := open(t, boltkv.Options{})
-	f := foreign{func() *bbolt.DB { return db }, "kv"}
+	f := foreignTo(db)
 	e := put(t, s, "k", "ours", backend.PutOptions{TTL: time.Hour})
 	get(t, s, "k") // the cache has it
 	if err := f.Put(t.Context(), "k", []byte("theirs")); err != nil {

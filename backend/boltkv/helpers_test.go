@@ -11,7 +11,18 @@ import (
 
 	"github.com/polykv/kv/backend"
 	"github.com/polykv/kv/backend/boltkv"
+	"github.com/polykv/kv/backend/boltkv/internal/conformance"
 )
+
+func openDB(t testing.TB, path string) *bbolt.DB {
+	t.Helper()
+	return conformance.OpenDB(t, path)
+}
+
+// foreignTo is another program that has the database open.
+func foreignTo(db *bbolt.DB) conformance.Foreign {
+	return conformance.Foreign{DB: func() *bbolt.DB { return db }, Bucket: "kv"}
+}
 
 // open returns a store in a fresh file, and the file's database.
 func open(t testing.TB, o boltkv.Options) (*boltkv.Store, *bbolt.DB) {

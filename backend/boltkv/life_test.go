@@ -75,7 +75,7 @@ func TestReadOnlyFile(t *testing.T) {
 	s := boltkv.New(db, boltkv.Options{})
 	put(t, s, "k", "v", backend.PutOptions{})
 	put(t, s, "old", "v", backend.PutOptions{TTL: time.Second})
-	if err := (foreign{func() *bbolt.DB { return db }, "kv"}).Put(t.Context(), "theirs", nil); err != nil {
+	if err := foreignTo(db).Put(t.Context(), "theirs", nil); err != nil {
 		t.Fatal(err)
 	}
 	if err := errors.Join(s.Close(), db.Close(), os.Chmod(path, 0o400)); err != nil {
@@ -142,7 +142,7 @@ func TestNoStatistics(t *testing.T) {
 		t.Fatal(err)
 	}
 	s := boltkv.New(db, boltkv.Options{})
-	f := foreign{func() *bbolt.DB { return db }, "kv"}
+	f := foreignTo(db)
 	for i := range 20 {
 		put(t, s, "k", fmt.Sprint(i), backend.PutOptions{})
 		if e := get(t, s, "k"); string(e.Value) != fmt.Sprint(i) {

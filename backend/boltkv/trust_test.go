@@ -19,7 +19,7 @@ import (
 func TestListsNoticeOthers(t *testing.T) {
 	s, db := open(t, boltkv.Options{})
 	db.NoSync = true
-	f := foreign{func() *bbolt.DB { return db }, "kv"}
+	f := foreignTo(db)
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
 	rng := rand.New(rand.NewPCG(seed, 0))
@@ -88,7 +88,7 @@ func TestListsNoticeOthers(t *testing.T) {
 func TestListNoticesOthersMeanwhile(t *testing.T) {
 	s, db := open(t, boltkv.Options{})
 	db.NoSync = true
-	f := foreign{func() *bbolt.DB { return db }, "kv"}
+	f := foreignTo(db)
 	const n = 3000
 	for i := 0; i < n; i += 60 {
 		var txn backend.Txn
@@ -156,7 +156,7 @@ func TestListNoticesOthersMeanwhile(t *testing.T) {
 func TestListNoticesOthersBeforeItsFirstPage(t *testing.T) {
 	s, db := open(t, boltkv.Options{})
 	db.NoSync = true
-	f := foreign{func() *bbolt.DB { return db }, "kv"}
+	f := foreignTo(db)
 	put(t, s, "d/k", "old", backend.PutOptions{})
 	w, err := s.Watch(t.Context(), "d", backend.WatchOptions{Snapshot: true})
 	if err != nil {
