@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -29,6 +30,7 @@ type sentinels struct {
 	mu      sync.Mutex
 	conns   map[*toPrimary]struct{}
 	at      string             // the primary, as a sentinel has told unasked
+	epoch   uint64             // of the last election that is known
 	moves   int                // how often one has
 	stop    context.CancelFunc // nil until the first connection
 	stopped bool
@@ -54,26 +56,27 @@ func (ss *sentinels) dial(ctx context.Context, network, _ string) (net.Conn, err
 	ss.mu.Lock()
 	moves := ss.moves
 	ss.mu.Unlock()
-	addr, err := ss.primary(ctx)
+	o, err := ss.primary(ctx)
 	if err != nil {
 		return nil, err
 	}
-	conn, err := ss.connect(ctx, network, addr)
+	conn, err := ss.connect(ctx, network, o.addr)
 	if err != nil {
 		return nil, err
 	}
-	c := &toPrimary{conn, addr, ss}
+	c := &toPrimary{conn, o.addr, ss}
 	ss.mu.Lock()
 	defer ss.mu.Unlock()
 	switch {
 	case ss.stopped:
 		_ = conn.Close()
 		return nil, net.ErrClosed
-	case ss.moves != moves && ss.at != addr: // moved did not see this connection
+	case ss.moves != moves && ss.at != o.addr: // moved did not see this connection
 		_ = conn.Close()
-		return nil, fmt.Errorf("%w: %s has ceased to be the primary", backend.ErrUnavailable, addr)
+		return nil, fmt.Errorf("%w: %s has ceased to be the primary", backend.ErrUnavailable, o.addr)
 	}
 	ss.conns[c] = struct{}{}
+	ss.epoch = o.epoch
 	if ss.stop == nil {
 		var life context.Context
 		life, ss.stop = context.WithCancel(context.Background())
@@ -106,39 +109,73 @@ func (ss *sentinels) client(addr string, dial func(ctx context.Context, network,
 	})
 }
 
-// primary asks all sentinels and takes the first answer.
-func (ss *sentinels) primary(ctx context.Context) (string, error) {
+// opinion is who the primary is in the view of a sentinel, and since which election. A sentinel that was cut off from the
+// others names who was the primary, and goes on for seconds after it is back: the later election is right.
+type opinion struct {
+	addr  string
+	epoch uint64
+}
+
+// secondOpinion is how long a primary that one sentinel has named waits for what the others say.
+const secondOpinion = 250 * time.Millisecond
+
+// primary asks all sentinels, and decides when most have answered or none of the others is likely to.
+func (ss *sentinels) primary(ctx context.Context) (opinion, error) {
 	var asking sync.WaitGroup
 	defer asking.Wait()
 	ctx, cancel := context.WithTimeout(ctx, ss.timeout)
 	defer cancel()
 	type answer struct {
-		addr string
-		err  error
+		opinion
+		err error
 	}
 	answers := make(chan answer, len(ss.addrs))
 	for _, addr := range ss.addrs {
 		asking.Go(func() {
-			at, err := ss.ask(ctx, addr)
-			answers <- answer{at, err}
+			o, err := ss.ask(ctx, addr)
+			answers <- answer{o, err}
 		})
 	}
-	var failed []error
+	var (
+		failed  []error
+		latest  opinion
+		heard   int
+		decided <-chan time.Time
+	)
 	for range ss.addrs {
-		a := <-answers
-		if a.err == nil {
-			return a.addr, nil
+		select {
+		case a := <-answers:
+			if a.err != nil {
+				failed = append(failed, a.err)
+				continue
+			}
+			if heard++; heard == 1 || a.epoch > latest.epoch {
+				latest = a.opinion
+			}
+			if heard > len(ss.addrs)/2 {
+				return latest, nil
+			}
+			if heard == 1 {
+				t := time.NewTimer(secondOpinion)
+				defer t.Stop()
+				decided = t.C
+			}
+		case <-decided:
+			return latest, nil
 		}
-		failed = append(failed, a.err)
 	}
-	return "", fmt.Errorf("asking the sentinels for %q: %w", ss.master, errors.Join(failed...))
+	if heard > 0 {
+		return latest, nil
+	}
+	return opinion{}, fmt.Errorf("asking the sentinels for %q: %w", ss.master, errors.Join(failed...))
 }
 
-func (ss *sentinels) ask(ctx context.Context, addr string) (string, error) {
+// ask asks one sentinel. One that may not tell of its elections has seen none.
+func (ss *sentinels) ask(ctx context.Context, addr string) (opinion, error) {
 	// go-redis would print why it could not connect, and go on connecting after ctx.
 	conn, err := ss.connect(ctx, "tcp", addr)
 	if err != nil {
-		return "", err
+		return opinion{}, err
 	}
 	defer context.AfterFunc(ctx, func() { conn.Close() })()
 	c := ss.client(addr, func(context.Context, string, string) (net.Conn, error) { return conn, nil })
@@ -146,13 +183,22 @@ func (ss *sentinels) ask(ctx context.Context, addr string) (string, error) {
 	at, err := c.GetMasterAddrByName(ctx, ss.master).Result()
 	switch {
 	case errors.Is(err, redis.Nil):
-		return "", fmt.Errorf("%w: %s knows no such master", backend.ErrUnavailable, addr)
+		return opinion{}, fmt.Errorf("%w: %s knows no such master", backend.ErrUnavailable, addr)
 	case err != nil:
-		return "", fmt.Errorf("%s: %w", addr, err)
+		return opinion{}, fmt.Errorf("%s: %w", addr, err)
 	case len(at) != 2:
-		return "", fmt.Errorf("%w: answer of %s", backend.ErrCorrupt, addr)
+		return opinion{}, fmt.Errorf("%w: answer of %s", backend.ErrCorrupt, addr)
 	}
-	return net.JoinHostPort(at[0], at[1]), nil
+	o := opinion{addr: net.JoinHostPort(at[0], at[1])}
+	if len(ss.addrs) > 1 {
+		// The state of the master, which names the new one later than the answer above does.
+		state, err := c.Master(ctx, ss.master).Result()
+		if err != nil && ctx.Err() != nil {
+			return opinion{}, fmt.Errorf("%s: %w", addr, err)
+		}
+		o.epoch, _ = strconv.ParseUint(state["config-epoch"], 10, 64)
+	}
+	return o, nil
 }
 
 // follow closes connections to a server that is the primary no more. Of one that has failed they end anyway; one that was
@@ -194,24 +240,40 @@ func (ss *sentinels) listen(ctx context.Context, addr string) (worked bool) {
 		case *redis.Subscription:
 			worked = true
 			// What was said before is in the answer.
-			if at, err := ss.ask(ctx, addr); err == nil {
-				ss.moved(at)
-			}
+			ss.hear(ctx, addr)
 		case *redis.Message: // name, old host and port, new host and port
 			if f := strings.Fields(m.Payload); len(f) == 5 && f[0] == ss.master {
-				ss.moved(net.JoinHostPort(f[3], f[4]))
+				ss.mu.Lock()
+				epoch := ss.epoch // of this election or the one before
+				ss.mu.Unlock()
+				ss.moved(opinion{net.JoinHostPort(f[3], f[4]), epoch})
 			}
 		}
 	}
 }
 
-func (ss *sentinels) moved(addr string) {
+// hear takes the opinion of the sentinel at addr, or of all if it is behind what was heard before: it may have been away, or
+// they all may have begun anew.
+func (ss *sentinels) hear(ctx context.Context, addr string) {
+	o, err := ss.ask(ctx, addr)
+	ss.mu.Lock()
+	behind := o.epoch < ss.epoch
+	ss.mu.Unlock()
+	if err == nil && behind {
+		o, err = ss.primary(ctx)
+	}
+	if err == nil {
+		ss.moved(o)
+	}
+}
+
+func (ss *sentinels) moved(o opinion) {
 	var stale []*toPrimary
 	ss.mu.Lock()
-	ss.at = addr
+	ss.at, ss.epoch = o.addr, o.epoch
 	ss.moves++
 	for c := range ss.conns {
-		if c.addr != addr {
+		if c.addr != o.addr {
 			stale = append(stale, c)
 		}
 	}

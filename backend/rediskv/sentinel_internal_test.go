@@ -15,8 +15,8 @@ import (
 	"github.com/polykv/kv/backend"
 )
 
-// sentinel answers on conn that the primary is at addr.
-func sentinel(conn net.Conn, addr func() string) {
+// sentinel answers on conn who the primary is.
+func sentinel(conn net.Conn, says func() opinion) {
 	defer conn.Close()
 	for r := bufio.NewReader(conn); ; {
 		words, err := request(r)
@@ -28,7 +28,11 @@ func sentinel(conn net.Conn, addr func() string) {
 		case "hello":
 			reply = "-ERR unknown command\r\n"
 		case "sentinel":
-			host, port, _ := net.SplitHostPort(addr())
+			said := says()
+			host, port, _ := net.SplitHostPort(said.addr)
+			if words[1] == "master" {
+				host, port = "config-epoch", strconv.FormatUint(said.epoch, 10)
+			}
 			reply = fmt.Sprintf("*2\r\n$%d\r\n%s\r\n$%d\r\n%s\r\n", len(host), host, len(port), port)
 		case "subscribe":
 			reply = fmt.Sprintf("*3\r\n$9\r\nsubscribe\r\n$%d\r\n%s\r\n:1\r\n", len(words[1]), words[1])
@@ -68,10 +72,10 @@ func TestMovedWhileDialing(t *testing.T) {
 	const older, newer = "127.0.0.1:1", "127.0.0.1:2"
 	primary := make(chan string, 1)
 	primary <- older
-	said := func() string {
+	said := func() opinion {
 		at := <-primary
 		primary <- at
-		return at
+		return opinion{addr: at}
 	}
 	ss := &sentinels{addrs: []string{"127.0.0.1:3"}, master: "m", timeout: 5 * time.Second, conns: map[*toPrimary]struct{}{}}
 	ss.connect = func(_ context.Context, _, addr string) (net.Conn, error) {
@@ -82,7 +86,7 @@ func TestMovedWhileDialing(t *testing.T) {
 		case older:
 			<-primary
 			primary <- newer
-			ss.moved(newer)
+			ss.moved(opinion{addr: newer})
 			fallthrough
 		default:
 			t.Cleanup(func() { theirs.Close() })
