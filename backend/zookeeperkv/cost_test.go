@@ -2,6 +2,7 @@ package zookeeperkv
 
 import (
 	"context"
+	"fmt"
 	"testing"
 	"time"
 
@@ -12,8 +13,24 @@ import (
 	"github.com/polykv/kv/internal/testserver"
 )
 
-// What each call costs, in requests and in round trips; docs/stores/zookeeper.md has the same figures.
+// What each call costs, in requests and in round trips; docs/stores/zookeeper.md has the same figures. A request that the
+// machine sends late makes a round trip of its own, and what is done in the background may come late: the figures are those of
+// one round of several in which they are all right.
 func TestCost(t *testing.T) {
+	var wrong []string
+	for range 4 {
+		if wrong = costs(t); len(wrong) == 0 {
+			return
+		}
+		t.Logf("%q", wrong)
+	}
+	for _, what := range wrong {
+		t.Error(what)
+	}
+}
+
+// costs returns which calls cost something else than they should.
+func costs(t *testing.T) (wrong []string) {
 	addr := shared(t)
 	p := newProxy(t, addr)
 	s := open(t, p.addr(), testserver.UniqueName(t), Options{})
@@ -98,7 +115,7 @@ func TestCost(t *testing.T) {
 			before := p.of(opGetChildren2)
 			l, err = s.Register(ctx, "ttl/leased", nil, backend.RegisterOptions{TTL: time.Minute})
 			must(err)
-			testserver.Eventually(t, 10*time.Second, "the reaper lists the new second", func() bool {
+			testserver.Eventually(t, time.Minute, "the reaper lists the new second", func() bool {
 				return p.of(opGetChildren2) > before
 			})
 			settle(t, p)
@@ -107,10 +124,11 @@ func TestCost(t *testing.T) {
 		test.call()
 		got, trips := p.requests()-before, p.delay(0)-trips
 		if got != test.want || trips != test.trips {
-			t.Errorf("%s: %d requests in %d round trips, want %d in %d", test.name, got, trips, test.want, test.trips)
+			wrong = append(wrong, fmt.Sprintf("%s: %d requests in %d round trips, want %d in %d", test.name, got, trips, test.want, test.trips))
 		}
 		settle(t, p)
 	}
+	return wrong
 }
 
 // An idle watch costs pings and nothing else, and a thousand watches of one prefix in one process cost the server one.
@@ -122,6 +140,7 @@ func TestCostOfWatches(t *testing.T) {
 	defer s.Close()
 	ctx := t.Context()
 	watches := make([]*kv.Watch[[]byte], 1000)
+	var alone func() int // how many watches have been set since the first
 	for i := range watches {
 		w, err := s.Watch(ctx, "d000")
 		if err != nil {
@@ -136,37 +155,54 @@ func TestCostOfWatches(t *testing.T) {
 			if one > 2*11+4 {
 				t.Errorf("one watch sets %d at the server", one)
 			}
-			defer func() {
-				// A change makes one watch anew, and is read once.
-				if n := p.watches() - one; n > 1 {
-					t.Errorf("a thousand watches set %d more", n)
+			alone = func() int { return p.watches() - one }
+		}
+	}
+	settle(t, p)
+	connection, _ := driver.link.session.now()
+	if n := alone(); n != 0 && connection == 1 { // a new connection sets its watches anew
+		t.Errorf("a thousand watches set %d more", n)
+	}
+	// A ping that waits long for its answer makes the client connect again and look at everything: that may happen to one try on
+	// a busy machine, and not to each.
+	for try := 1; ; try++ {
+		value := fmt.Sprint("new ", try)
+		requests, pings := p.requests(), p.pings()
+		testserver.Eventually(t, time.Minute, "three pings, of which there is one each 1.3 s", func() bool { return p.pings() >= pings+3 })
+		idle, set := p.requests()-requests, alone()
+		requests = p.requests()
+		put(t, driver, keys[0], value)
+		for _, w := range watches {
+			for {
+				e, err := w.Next(ctx)
+				if err != nil {
+					t.Fatal(err)
 				}
-			}()
+				if string(e.Value) == value {
+					break
+				}
+				if again, _ := driver.link.session.now(); again == connection {
+					t.Fatalf("%+v", e) // which on one connection is all that there is
+				}
+			}
 		}
-	}
-	settle(t, p)
-	requests, pings := p.requests(), p.pings()
-	testserver.Eventually(t, 20*time.Second, "three pings, of which there is one each 1.3 s", func() bool { return p.pings() >= pings+3 })
-	if n := p.requests() - requests; n != 0 {
-		t.Errorf("%d requests while nothing happens", n)
-	}
-	before := p.requests()
-	put(t, driver, keys[0], "new")
-	for _, w := range watches {
-		if e, err := w.Next(ctx); err != nil || string(e.Value) != "new" {
-			t.Fatalf("%+v, %v", e, err)
+		settle(t, p)
+		change := p.requests() - requests
+		if set = alone() - set; idle == 0 && change == 2 && set <= 1 { // a change makes one watch anew, and is read once
+			break
 		}
-	}
-	settle(t, p)
-	if n := p.requests() - before; n != 2 {
-		t.Errorf("a put and its event for a thousand watches: %d requests", n)
+		t.Logf("%d requests while nothing happens; a put and its event for a thousand watches: %d requests, %d watches", idle, change, set)
+		if try == 4 {
+			t.Error("that is more than none, and two, and one")
+			break
+		}
 	}
 }
 
 // settle waits until nothing is asked any more in the background.
 func settle(t *testing.T, p *proxy) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	quiet, last := 0, p.requests()
 	tick := time.NewTicker(10 * time.Millisecond)

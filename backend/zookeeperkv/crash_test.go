@@ -11,6 +11,7 @@ import (
 
 	"github.com/polykv/kv"
 	"github.com/polykv/kv/backend"
+	"github.com/polykv/kv/internal/pace"
 	"github.com/polykv/kv/internal/testserver"
 	"github.com/polykv/kv/lock"
 )
@@ -68,7 +69,7 @@ func (l *load) progress(t *testing.T, n int) {
 		return l.done
 	}
 	begin := done()
-	testserver.Eventually(t, 30*time.Second, "writes get through", func() bool { return done() >= begin+n })
+	testserver.Eventually(t, 2*time.Minute, "writes get through", func() bool { return done() >= begin+n })
 }
 
 // follow reads w until it shows what s holds.
@@ -81,7 +82,7 @@ func follow(t *testing.T, s *Store, seen map[string]uint64, next func(context.Co
 		}
 		want[e.Key] = binary.BigEndian.Uint64(e.Value)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	kinds = map[backend.Kind]int{}
 	same := func() bool {
@@ -227,17 +228,17 @@ func TestSessionExpiresUnderLoad(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	begin := time.Now()
+	begin, stalls := time.Now(), pace.Watch(t)
 	resume := p.pause()
 	for name, done := range map[string]<-chan struct{}{"lock": held.Done(), "registration": reg.Done()} {
 		select {
 		case <-done:
-		case <-time.After(10 * time.Second):
+		case <-time.After(time.Minute):
 			t.Errorf("the owner of the %s is not told", name)
 		}
 	}
 	// Both were renewed, or taken, just before contact was lost.
-	if d := time.Since(begin); d > 4*time.Second+time.Second {
+	if d := time.Since(begin); d > 4*time.Second+time.Second+stalls.Since(begin) {
 		t.Errorf("the owner was told after %v", d)
 	}
 	if err := held.Err(); !errors.Is(err, kv.ErrLockLost) {
@@ -246,7 +247,7 @@ func TestSessionExpiresUnderLoad(t *testing.T) {
 	if err := reg.Err(); !errors.Is(err, kv.ErrLeaseLost) {
 		t.Errorf("the registration: %v", err)
 	}
-	wait, cancel := context.WithTimeout(ctx, 20*time.Second)
+	wait, cancel := context.WithTimeout(ctx, 2*time.Minute)
 	defer cancel()
 	next, err := lock.Lock(wait, rest, "l") // which it is once the session has expired
 	if err != nil {
@@ -309,7 +310,7 @@ func TestSyncUnderLoad(t *testing.T) {
 	addr, root := shared(t), testserver.UniqueName(t)
 	p := newProxy(t, addr)
 	s, other := open(t, p.addr(), root, Options{}), open(t, addr, root, Options{})
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute) // reached only if there is no end
 	defer cancel()
 	keys := fill(t, s, "d", 1, 200, 10)
 	opened, err := s.Watch(ctx, "", backend.WatchOptions{})

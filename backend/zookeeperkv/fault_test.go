@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/polykv/kv/backend"
+	"github.com/polykv/kv/internal/pace"
 	"github.com/polykv/kv/internal/testserver"
 )
 
@@ -89,20 +90,21 @@ func TestCancelWhileTheServerIsSilent(t *testing.T) {
 	defer resume()
 	for name, call := range calls(s) {
 		t.Run(name, func(t *testing.T) {
-			ctx, cancel := context.WithCancelCause(t.Context())
-			cause := errors.New("enough")
-			time.AfterFunc(50*time.Millisecond, func() { cancel(cause) })
-			begin := time.Now()
-			err := call(ctx)
-			if d := time.Since(begin); d > 150*time.Millisecond+50*time.Millisecond {
-				t.Errorf("returned %v after the cancel", d-50*time.Millisecond)
-			}
-			if !errors.Is(err, context.Canceled) || !errors.Is(err, cause) {
-				t.Errorf("got %v", err)
-			}
-			if write := name == "Put" || name == "Create"; write && !errors.Is(err, backend.ErrUncertain) {
-				t.Errorf("a write that was sent: %v", err)
-			}
+			pace.Best(t, 150*time.Millisecond, "the end after the cancel", func() time.Duration {
+				ctx, cancel := context.WithCancelCause(t.Context())
+				cause := errors.New("enough")
+				ended := make(chan time.Time, 1)
+				time.AfterFunc(50*time.Millisecond, func() { ended <- time.Now(); cancel(cause) })
+				err := call(ctx)
+				took := time.Since(<-ended)
+				if !errors.Is(err, context.Canceled) || !errors.Is(err, cause) {
+					t.Errorf("got %v", err)
+				}
+				if write := name == "Put" || name == "Create"; write && !errors.Is(err, backend.ErrUncertain) {
+					t.Errorf("a write that was sent: %v", err)
+				}
+				return took
+			})
 		})
 	}
 }
@@ -121,14 +123,18 @@ func TestNobodyListens(t *testing.T) {
 			continue // it waits for the server until its context ends
 		}
 		t.Run(name, func(t *testing.T) {
-			begin := time.Now()
-			err := call(t.Context())
-			if !errors.Is(err, backend.ErrUnavailable) || errors.Is(err, backend.ErrUncertain) {
-				t.Errorf("got %v", err)
-			}
-			if d := time.Since(begin); d < 150*time.Millisecond || d > 2*time.Second {
-				t.Errorf("returned after %v", d)
-			}
+			pace.Best(t, 2*time.Second, name, func() time.Duration {
+				begin := time.Now()
+				err := call(t.Context())
+				d := time.Since(begin)
+				if !errors.Is(err, backend.ErrUnavailable) || errors.Is(err, backend.ErrUncertain) {
+					t.Errorf("got %v", err)
+				}
+				if d < 150*time.Millisecond {
+					t.Errorf("returned after %v", d)
+				}
+				return d
+			})
 		})
 	}
 }
@@ -221,21 +227,21 @@ func TestSessionExpires(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	held := time.Now()
+	held, stalls := time.Now(), pace.Watch(t)
 	resume := p.pause()
 	select {
 	case <-c.Lost():
-	case <-time.After(10 * time.Second):
+	case <-time.After(time.Minute):
 		t.Error("Lost is not closed")
 	}
-	if d := time.Since(held); d > 6*time.Second {
+	if d := time.Since(held); d > 6*time.Second+stalls.Since(held) {
 		t.Errorf("a lock without contact was held for %v", d)
 	}
 	next, err := other.Contend(ctx, "l", backend.ContendOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	wait, cancel := context.WithTimeout(ctx, 20*time.Second)
+	wait, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	if err := next.Wait(wait); err != nil {
 		t.Fatalf("the lock of an expired session: %v", err)
@@ -324,19 +330,19 @@ func TestManyCallsWhileTheServerIsSilent(t *testing.T) {
 	}
 	resume := p.pause()
 	defer resume()
-	begin := time.Now()
-	var wg sync.WaitGroup
-	for range maxInFlight + 20 {
-		wg.Go(func() {
-			if err := get(); !errors.Is(err, backend.ErrUnavailable) {
-				t.Errorf("got %v", err)
-			}
-		})
-	}
-	wg.Wait()
-	if d := time.Since(begin); d > 5*time.Second {
-		t.Errorf("returned after %v", d)
-	}
+	pace.Best(t, 5*time.Second, "all of them", func() time.Duration {
+		begin := time.Now()
+		var wg sync.WaitGroup
+		for range maxInFlight + 20 {
+			wg.Go(func() {
+				if err := get(); !errors.Is(err, backend.ErrUnavailable) {
+					t.Errorf("got %v", err)
+				}
+			})
+		}
+		wg.Wait()
+		return time.Since(begin)
+	})
 }
 
 // R38: calls that have to know of expiries first, and cannot, do not wait for each other's dial timeouts.
@@ -348,17 +354,17 @@ func TestManyReadsWhileNobodyListens(t *testing.T) {
 	addr := ln.Addr().String()
 	ln.Close()
 	s := open(t, addr, "r", Options{DialTimeout: 500 * time.Millisecond})
-	begin := time.Now()
-	var wg sync.WaitGroup
-	for range 20 {
-		wg.Go(func() {
-			if _, err := s.Get(t.Context(), "k", backend.GetOptions{Stale: true}); !errors.Is(err, backend.ErrUnavailable) {
-				t.Errorf("got %v", err)
-			}
-		})
-	}
-	wg.Wait()
-	if d := time.Since(begin); d > 5*time.Second {
-		t.Errorf("returned after %v", d)
-	}
+	pace.Best(t, 5*time.Second, "all of them", func() time.Duration {
+		begin := time.Now()
+		var wg sync.WaitGroup
+		for range 20 {
+			wg.Go(func() {
+				if _, err := s.Get(t.Context(), "k", backend.GetOptions{Stale: true}); !errors.Is(err, backend.ErrUnavailable) {
+					t.Errorf("got %v", err)
+				}
+			})
+		}
+		wg.Wait()
+		return time.Since(begin)
+	})
 }

@@ -93,7 +93,7 @@ func (y *tidy) look(t testing.TB, root string) {
 	y.mu.Lock()
 	foreign := y.foreign[root]
 	y.mu.Unlock()
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	w, err := s.Watch(ctx, "", backend.WatchOptions{}) // deletes what has expired
 	if err == nil {
