@@ -23,6 +23,11 @@ func contendCases() []testCase {
 				if c.Lease() < 30*time.Second {
 					e.Errorf("asked for a lease of 30 s, got %v", c.Lease())
 				}
+				least := e.contend(e.s, "least", backend.ContendOptions{Lease: e.ttl()})
+				if least.Lease() < max(e.ttl(), e.caps.MinLease) {
+					e.Errorf("asked for %v, MinLease is %v, got %v", e.ttl(), e.caps.MinLease, least.Lease())
+				}
+				e.release(least)
 				if r := c.Renewed(); r.Before(begin) || r.After(time.Now()) {
 					e.Errorf("renewed at %v, want between %v and now", r, begin)
 				}
@@ -278,10 +283,10 @@ func contendCases() []testCase {
 			timed: true,
 			run: func(e *env) {
 				s := e.h.Open(e.T, e.root)
-				c, err := s.Contend(e.ctx, "l", backend.ContendOptions{Lease: e.ttl()})
+				c, err := s.Contend(e.ctx, "l", backend.ContendOptions{Lease: e.renewable()})
 				e.noErr(err, "Contend")
 				e.admitted(c)
-				w, err := s.Contend(e.ctx, "l", backend.ContendOptions{Lease: e.ttl()})
+				w, err := s.Contend(e.ctx, "l", backend.ContendOptions{Lease: e.renewable()})
 				e.noErr(err, "Contend")
 				waiting := make(chan error, 1)
 				go func() { waiting <- w.Wait(e.ctx) }()
@@ -289,7 +294,7 @@ func contendCases() []testCase {
 				e.noErr(s.Close(), "Close")
 				e.soon("Wait", func() { e.wantErr(<-waiting, "Wait that Close interrupts", backend.ErrClosed) })
 				e.wantErr(c.Renew(e.ctx), "Renew after Close", backend.ErrClosed)
-				ctx, cancel := context.WithTimeout(e.ctx, c.Lease()+e.caps.TTLSlack+lag)
+				ctx, cancel := e.patient(c.Lease() + e.caps.TTLSlack + lag)
 				defer cancel()
 				e.noErr(b.Wait(ctx), "Wait for a lock of a closed store")
 			},

@@ -13,6 +13,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/polykv/kv/backend"
+	"github.com/polykv/kv/internal/pace"
 )
 
 // defaultPatience is reached only by a failure, and is generous because the
@@ -34,13 +35,14 @@ type env struct {
 	caps backend.Capabilities
 
 	patience time.Duration // how long to wait for what has to happen
+	stalls   *pace.Stalls  // when the machine stood still
 }
 
 func newEnv(t *testing.T, h Harness, c testCase) *env {
 	t.Helper()
 	ctx, cancel := context.WithTimeoutCause(t.Context(), 5*time.Minute, errors.New("the case hangs"))
 	t.Cleanup(cancel)
-	e := &env{T: t, h: h, ctx: ctx, root: "conformance-" + rand.Text()[:10], patience: cmp.Or(h.patience, defaultPatience)}
+	e := &env{T: t, h: h, ctx: ctx, root: "conformance-" + rand.Text()[:10], patience: cmp.Or(h.patience, defaultPatience), stalls: pace.Watch(t)}
 	t.Cleanup(func() {
 		if t.Failed() && c.why != "" {
 			t.Log("why: " + c.why)
@@ -84,7 +86,7 @@ func noLeaks(t *testing.T, h Harness) {
 			return // a case that gave up half way is not blamed for what it left
 		}
 		var err error
-		for end := time.Now().Add(5 * time.Second); time.Now().Before(end); {
+		for end := time.Now().Add(defaultPatience); time.Now().Before(end); {
 			if err = goleak.Find(opts...); err == nil { // looks for about half a second
 				return
 			}
@@ -200,15 +202,36 @@ func (e *env) eventually(what string, cond func() bool) {
 	e.within(e.patience, what, cond)
 }
 
+// within is eventually with a bound that is a rule's: the time for which the
+// machine stands still does not count.
 func (e *env) within(d time.Duration, what string, cond func() bool) {
 	e.Helper()
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
-	for end := time.Now().Add(d); !cond(); <-tick.C {
-		if time.Now().After(end) {
+	for begin := time.Now(); !cond(); <-tick.C {
+		if time.Since(begin) > d+e.stalls.Since(begin) {
 			e.Fatalf("not within %v: %s", d, what)
 		}
 	}
+}
+
+// patient returns a context that ends after d, or later by as long as the
+// machine stood still.
+func (e *env) patient(d time.Duration) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancelCause(e.ctx)
+	begin, over := time.Now(), make(chan struct{})
+	go func() {
+		defer close(over)
+		for left := d; left > 0; left = d + e.stalls.Since(begin) - time.Since(begin) {
+			select {
+			case <-time.After(left):
+			case <-ctx.Done():
+				return
+			}
+		}
+		cancel(fmt.Errorf("it took more than %v", d))
+	}()
+	return ctx, func() { cancel(nil); <-over }
 }
 
 // withoutIO demands that f sends nothing, where the harness counts requests.

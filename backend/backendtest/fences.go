@@ -43,7 +43,7 @@ func fenceCases() []testCase {
 				if err := a.Release(ctx); err != nil {
 					e.wantErr(err, "Release", context.Canceled)
 				}
-				ctx, cancel = context.WithTimeoutCause(e.ctx, 2*time.Second+lag, errors.New("the lock was not released"))
+				ctx, cancel = e.patient(2*time.Second + lag)
 				defer cancel()
 				e.noErr(b.Wait(ctx), "Wait")
 			},
@@ -177,17 +177,14 @@ func fenceCases() []testCase {
 				other := e.open()
 				var a backend.Contender
 				sp := e.timed(func() error {
-					a = e.contend(e.s, "l", backend.ContendOptions{Lease: e.ttl(), Value: []byte("a")})
+					a = e.contend(e.s, "l", backend.ContendOptions{Lease: e.renewable(), Value: []byte("a")})
 					return nil
 				})
 				token := e.admitted(a)
-				if a.Lease() < max(e.ttl(), e.caps.MinLease) {
-					e.Errorf("asked for %v, MinLease is %v, got %v", e.ttl(), e.caps.MinLease, a.Lease())
-				}
 				hs := e.holders(other, "l")
 				hs.want("a", true)
 				b := e.contend(other, "l", backend.ContendOptions{Value: []byte("b")})
-				ctx, cancel := context.WithDeadline(e.ctx, sp.done.Add(a.Lease()+e.caps.TTLSlack+lag))
+				ctx, cancel := e.patient(time.Until(sp.done.Add(a.Lease() + e.caps.TTLSlack + lag)))
 				defer cancel()
 				e.noErr(b.Wait(ctx), "Wait for a lock whose holder died")
 				if early := time.Until(sp.sent.Add(a.Lease())); early > granularity {

@@ -68,6 +68,11 @@ func leaseCases() []testCase {
 		{
 			name: "R29/Register replaces a key, and with Absent does not",
 			run: func(e *env) {
+				least := e.register(e.s, "least", "v", backend.RegisterOptions{TTL: e.ttl()})
+				if least.TTL() < max(e.ttl(), e.caps.MinLease) {
+					e.Errorf("asked for %v, MinLease is %v, got %v", e.ttl(), e.caps.MinLease, least.TTL())
+				}
+				e.noErr(least.Release(e.ctx), "Release")
 				rev := e.put(e.s, "k", "old").Revision
 				_, err := e.s.Register(e.ctx, "k", []byte("v"), backend.RegisterOptions{TTL: time.Minute, Absent: true})
 				e.wantErr(err, "Register of a key that is there", backend.ErrExists)
@@ -212,12 +217,9 @@ func leaseCases() []testCase {
 				var l backend.Lease
 				st := e.watch(e.open(), "", backend.WatchOptions{})
 				sp := e.timed(func() error {
-					l = e.register(e.s, "k", "v", backend.RegisterOptions{TTL: e.ttl()})
+					l = e.register(e.s, "k", "v", backend.RegisterOptions{TTL: e.renewable()})
 					return nil
 				})
-				if l.TTL() < max(e.ttl(), e.caps.MinLease) {
-					e.Errorf("asked for %v, MinLease is %v, got %v", e.ttl(), e.caps.MinLease, l.TTL())
-				}
 				st.want(backend.Created, "k", "v")
 				e.lives("k", sp, l.TTL(), func() bool { return e.missing(e.s, "k") })
 				st.want(backend.Deleted, "k", "")

@@ -39,7 +39,7 @@ func TestSuiteFindsDefects(t *testing.T) {
 		t.Run(m.defect, func(t *testing.T) {
 			slots <- struct{}{}
 			defer func() { <-slots }()
-			ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
 			defer cancel()
 			cmd := exec.CommandContext(ctx, os.Args[0], "-test.run=^TestMutant$/"+m.rule, "-test.v")
 			cmd.Env = append(os.Environ(), fmt.Sprint("MUTANT=", i))
@@ -59,7 +59,7 @@ func TestSuiteFindsDefects(t *testing.T) {
 // TestStoresApart: a harness whose stores of one root share nothing fails in the
 // first case, which says so, and waits for no other.
 func TestStoresApart(t *testing.T) {
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, os.Args[0], "-test.run=^TestApart$", "-test.v")
 	cmd.Env = append(os.Environ(), "APART=1")
