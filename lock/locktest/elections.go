@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"iter"
 	"strings"
-	"time"
 
 	"github.com/polykv/kv"
 	"github.com/polykv/kv/backend"
@@ -33,11 +32,7 @@ func speechless(e *env) {
 		e.Errorf("token %d after %d", again.Token(), first.Token())
 	}
 	cut.off()
-	select {
-	case <-again.Done():
-	case <-time.After(shortest(s) + lag):
-		e.Fatal("the leader was not told of its loss")
-	}
+	ends(e, "the leader is told of its loss", again.Done(), shortest(s)+lag)
 	// The store may still have the place for a moment.
 	if err := again.Proclaim(e.ctx(), "lost"); !errors.Is(err, kv.ErrLockLost) {
 		e.Errorf("a proclamation of one who has lost: %v", err)

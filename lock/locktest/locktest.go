@@ -11,6 +11,7 @@ import (
 
 	"github.com/polykv/kv"
 	"github.com/polykv/kv/backend"
+	"github.com/polykv/kv/internal/pace"
 )
 
 // Harness says how to reach the store under test.
@@ -67,7 +68,7 @@ func Run(t *testing.T, h Harness) {
 			if c.name != alone {
 				t.Parallel()
 			}
-			e := &env{T: t, h: h, root: "locktest-" + rand.Text()}
+			e := &env{T: t, h: h, root: "locktest-" + rand.Text(), stalls: pace.Watch(t)}
 			if h.Remains != nil {
 				e.Cleanup(e.nothingRemains) // after the clients, which are opened later, have closed
 			}
@@ -81,6 +82,8 @@ type env struct {
 	*testing.T
 	h    Harness
 	root string
+
+	stalls *pace.Stalls // when the machine stood still
 }
 
 // open returns another client on the case's root.
@@ -128,6 +131,25 @@ func soon[T any](e *env, what string, c <-chan T) T {
 	case <-time.After(patience):
 		e.Fatalf("%s: not within %v", what, patience)
 		panic("not reached")
+	}
+}
+
+// ends fails the case unless c delivers within d, which is a rule's bound: the
+// time for which the machine stands still does not count.
+func ends[T any](e *env, what string, c <-chan T, d time.Duration) {
+	e.Helper()
+	begin := time.Now()
+	for left := d; left > 0; left = d + e.stalls.Since(begin) - time.Since(begin) {
+		select {
+		case <-c:
+			return
+		case <-time.After(left):
+		}
+	}
+	select {
+	case <-c: // as the time ended
+	default:
+		e.Fatalf("%s: not within %v", what, d)
 	}
 }
 

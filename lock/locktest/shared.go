@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"github.com/polykv/kv"
 	"github.com/polykv/kv/lock"
@@ -155,7 +154,7 @@ func election(e *env) {
 func lead(e *env) {
 	var cut shut
 	s := e.open(kv.Intercept(cut.intercept))
-	lease := max(2*time.Second, s.Capabilities().MinLease)
+	lease := shortest(s)
 	led := make(chan uint64, 1)
 	over := make(chan error, 1)
 	terms := 0

@@ -100,7 +100,7 @@ func steps(e *env) {
 			}
 			start := time.Now()
 			free(e, name, next)
-			if d := time.Since(start); d > 2*time.Second+lag {
+			if d := time.Since(start); d > 2*time.Second+lag+e.stalls.Since(start) {
 				e.Errorf("%s: the next contender waited %v", name, d)
 			}
 			if !f.hit() {
