@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/polykv/kv"
+	"github.com/polykv/kv/internal/pace"
 	"github.com/polykv/kv/lock"
 )
 
@@ -56,11 +57,8 @@ func TestEndedContext(t *testing.T) {
 		ctx, cancel := context.WithCancelCause(t.Context())
 		cancel(errWhy)
 		for op, do := range everyCall {
-			start := time.Now()
-			err := do(ctx, s)
-			if took := time.Since(start); took > 100*time.Millisecond {
-				t.Errorf("%s took %v", op, took)
-			}
+			var err error
+			pace.Best(t, 100*time.Millisecond, op, func() time.Duration { return pace.Timed(func() { err = do(ctx, s) }) })
 			if !errors.Is(err, context.Canceled) || !errors.Is(err, errWhy) {
 				t.Errorf("%s: %v, want both errors of the context", op, err)
 			}
@@ -94,11 +92,8 @@ func TestClosedStore(t *testing.T) {
 		}
 		for op, do := range everyCall {
 			for _, closed := range []*kv.Store{s, view} {
-				start := time.Now()
-				err := do(t.Context(), closed)
-				if took := time.Since(start); took > 100*time.Millisecond {
-					t.Errorf("%s took %v", op, took)
-				}
+				var err error
+				pace.Best(t, 100*time.Millisecond, op, func() time.Duration { return pace.Timed(func() { err = do(t.Context(), closed) }) })
 				if !errors.Is(err, kv.ErrClosed) {
 					t.Errorf("%s: %v, want %v", op, err, kv.ErrClosed)
 				}

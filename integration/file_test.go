@@ -14,6 +14,7 @@ import (
 	"go.etcd.io/bbolt"
 
 	"github.com/polykv/kv"
+	"github.com/polykv/kv/internal/pace"
 )
 
 // TestCorruptFile opens what is no database, or no longer one: ErrCorrupt, and the bytes are left as they were, for
@@ -99,15 +100,19 @@ func TestHeldFile(t *testing.T) {
 	if _, err := io.ReadFull(out, make([]byte, len(holding))); err != nil {
 		t.Fatal(err)
 	}
-	start := time.Now()
-	_, err = openURL(t, drivers, rawURL)
-	if took := time.Since(start); took < 900*time.Millisecond || took > 3*time.Second {
-		t.Errorf("open took %v, want about a second", took)
-	}
-	if !errors.Is(err, kv.ErrUnavailable) {
-		t.Errorf("open: %v, want %v", err, kv.ErrUnavailable)
-	}
-	checkError(t, "open", err)
+	pace.Best(t, 3*time.Second, "open", func() time.Duration {
+		start := time.Now()
+		_, err := openURL(t, drivers, rawURL)
+		took := time.Since(start)
+		if took < 900*time.Millisecond {
+			t.Errorf("open took %v, want about a second", took)
+		}
+		if !errors.Is(err, kv.ErrUnavailable) {
+			t.Errorf("open: %v, want %v", err, kv.ErrUnavailable)
+		}
+		checkError(t, "open", err)
+		return took
+	})
 	in.Close()
 	io.Copy(io.Discard, out)
 	if err := child.Wait(); err != nil {

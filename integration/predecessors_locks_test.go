@@ -15,6 +15,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/polykv/kv"
+	"github.com/polykv/kv/internal/pace"
 	"github.com/polykv/kv/internal/testserver"
 	"github.com/polykv/kv/lock"
 )
@@ -27,21 +28,22 @@ func TestPredecessorLocks(t *testing.T) {
 			other := open()
 			// The request ends at once, and leaves nothing behind that somebody would wait for.
 			for _, timeout := range []time.Duration{0, time.Millisecond, 20 * time.Millisecond, 150 * time.Millisecond} {
-				waiting, cancel := context.WithTimeout(ctx, timeout)
-				start := time.Now()
-				none, err := lock.Lock(waiting, other, "l")
-				if took := time.Since(start); took > timeout+400*time.Millisecond {
-					t.Errorf("a lock with a timeout of %v took %v", timeout, took)
-				}
-				cancel()
-				if none != nil || !errors.Is(err, context.DeadlineExceeded) {
-					t.Errorf("a lock with a timeout of %v: %v, %v", timeout, none, err)
-				}
+				pace.Best(t, timeout+400*time.Millisecond, fmt.Sprintf("a lock with a timeout of %v", timeout), func() time.Duration {
+					waiting, cancel := context.WithTimeout(ctx, timeout)
+					defer cancel()
+					start := time.Now()
+					none, err := lock.Lock(waiting, other, "l")
+					took := time.Since(start)
+					if none != nil || !errors.Is(err, context.DeadlineExceeded) {
+						t.Errorf("a lock with a timeout of %v: %v, %v", timeout, none, err)
+					}
+					return took
+				})
 			}
 			if err := held.Unlock(ctx); err != nil {
 				t.Error(err)
 			}
-			soon, cancel := context.WithTimeout(ctx, 5*time.Second)
+			soon, cancel := context.WithTimeout(ctx, within)
 			defer cancel()
 			again, err := lock.Lock(soon, s, "l")
 			if err != nil {
@@ -207,8 +209,8 @@ func predecessorHeartbeat(t *testing.T) {
 		if _, err := lock.TryLock(ctx, open(t), "l"); !errors.Is(err, kv.ErrLocked) {
 			t.Errorf("somebody else takes it: %v", err)
 		}
-		start := time.Now()
-		if err := held.Unlock(ctx); err != nil || time.Since(start) > 2*time.Second {
+		start, stalls := time.Now(), pace.Watch(t)
+		if err := held.Unlock(ctx); err != nil || time.Since(start) > 2*time.Second+stalls.Since(start) {
 			t.Errorf("unlock: %v after %v", err, time.Since(start))
 		}
 		if _, err := s.Put(ctx, "k", nil, kv.If(held.Check())); !errors.Is(err, kv.ErrLockLost) {
@@ -230,24 +232,41 @@ func predecessorTwoLeaders(t *testing.T) {
 	}
 }
 
+// twoLeaders tries again if the machine stood still while the first leader's lease ended: what two goroutines then learn of the
+// time, they learn in any order.
 func twoLeaders(t *testing.T, ctx context.Context, p *testserver.Proxy, s, direct *kv.Store) {
-	leads := ok[*lock.Leadership](t)(lock.NewElection(s, "e", lock.Lease(time.Second)).Campaign(ctx, "first"))
+	stalls := pace.Watch(t)
+	for i := range 3 {
+		begin := time.Now()
+		if toldFirst(t, ctx, p, s, direct, fmt.Sprint("e", i)) || t.Failed() {
+			return
+		}
+		still := stalls.Since(begin)
+		if t.Logf("two led, on a machine that stood still for %v", still); still == 0 {
+			break
+		}
+	}
+	t.Error("there are two leaders")
+}
+
+// toldFirst reports whether the first leader knew that it leads no longer when the second came to lead.
+func toldFirst(t *testing.T, ctx context.Context, p *testserver.Proxy, s, direct *kv.Store, name string) (told bool) {
+	const lease = 4 * time.Second // a machine that is busy for two of them renews it
+	leads := ok[*lock.Leadership](t)(lock.NewElection(s, name, lock.Lease(lease)).Campaign(ctx, "first"))
 	work := leads.Context(ctx)
 	next := make(chan *lock.Leadership, 1)
 	go func() {
 		defer close(next)
-		l, err := lock.NewElection(direct, "e", lock.Lease(time.Second)).Campaign(ctx, "second")
+		l, err := lock.NewElection(direct, name, lock.Lease(lease)).Campaign(ctx, "second")
 		if err != nil {
 			t.Error(err)
 			return
 		}
-		if work.Err() == nil {
-			t.Error("there are two leaders")
-		}
+		told = work.Err() != nil
 		next <- l
 	}()
 	until(t, "the second waits", func() error {
-		l, err := lock.NewElection(direct, "e").Leader(ctx)
+		l, err := lock.NewElection(direct, name).Leader(ctx)
 		if err == nil && l.Value != "first" {
 			err = fmt.Errorf("%q leads", l.Value)
 		}
@@ -261,7 +280,7 @@ func twoLeaders(t *testing.T, ctx context.Context, p *testserver.Proxy, s, direc
 	}
 	second := <-next
 	if second == nil {
-		return
+		return false
 	}
 	if second.Token() <= leads.Token() {
 		t.Errorf("token %d after %d", second.Token(), leads.Token())
@@ -276,7 +295,7 @@ func twoLeaders(t *testing.T, ctx context.Context, p *testserver.Proxy, s, direc
 	}
 	again := make(chan error, 1)
 	go func() {
-		l, err := lock.NewElection(s, "e", lock.Lease(time.Second)).Campaign(ctx, "first again")
+		l, err := lock.NewElection(s, name, lock.Lease(lease)).Campaign(ctx, "first again")
 		if err == nil {
 			err = l.Resign(ctx)
 		}
@@ -285,4 +304,5 @@ func twoLeaders(t *testing.T, ctx context.Context, p *testserver.Proxy, s, direc
 	if err := errors.Join(second.Resign(ctx), <-again); err != nil {
 		t.Errorf("the first one again: %v", err)
 	}
+	return told
 }

@@ -56,7 +56,7 @@ func throughProxy(t *testing.T, store testserver.Store, f func(t *testing.T, ctx
 	params := url.Values{dialTimeout[store]: {"1s"}}
 	s := ok[*kv.Store](t)(openURL(t, drivers, storeURL(p.Addr(), store, root, testserver.Credentials{}, params)))
 	direct := ok[*kv.Store](t)(openURL(t, drivers, storeURL(srv.Addrs()[0], store, root, testserver.Credentials{}, nil)))
-	ctx, cancel := context.WithTimeout(t.Context(), 2*within)
+	ctx, cancel := context.WithTimeout(t.Context(), 4*within)
 	defer cancel()
 	f(t, ctx, p, s, direct)
 }
@@ -213,7 +213,7 @@ func TestPredecessorLostReply(t *testing.T) {
 			err := c.do(c.key)
 			select {
 			case <-lost:
-			case <-time.After(time.Second):
+			case <-time.After(within):
 				t.Fatalf("%s: no reply was lost: %v", name, err)
 			}
 			if errors.Is(err, kv.ErrExists) || errors.Is(err, kv.ErrConflict) || errors.Is(err, kv.ErrNotFound) {
