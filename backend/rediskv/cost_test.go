@@ -40,32 +40,43 @@ func TestRoundTrips(t *testing.T) {
 		}
 		return nil
 	}
-	for _, c := range []struct {
+	try := 0
+	table := []struct {
 		name string
 		want int64
 		f    func() error
 	}{
-		{"Put that creates", 1, func() error { _, err := s.Put(ctx, "new", nil, backend.PutOptions{}); return err }},
+		{"Put that creates", 1, func() error { _, err := s.Put(ctx, fmt.Sprint("new", try), nil, backend.PutOptions{}); return err }},
 		{"Put", 1, func() error { _, err := s.Put(ctx, "k", nil, backend.PutOptions{}); return err }},
 		{"Put with a TTL", 1, func() error { _, err := s.Put(ctx, "k", nil, backend.PutOptions{TTL: time.Hour}); return err }},
 		{"Put if present", 1, func() error { _, err := s.Put(ctx, "k", nil, backend.PutOptions{If: backend.Present}); return err }},
 		{"Get", 1, func() error { _, err := s.Get(ctx, "k", backend.GetOptions{}); return err }},
 		{"Delete", 1, func() error { return s.Delete(ctx, "k", backend.DeleteOptions{}) }},
 		{"List", 2, list},
-	} {
-		if c.name == "Put that creates" {
-			put(t, s, "k", "v", backend.PutOptions{}) // the script is known
-			if err := list(); err != nil {
-				t.Fatal(err)
+	}
+	var wrong []string
+	for try = range 4 { // on a busy machine a reply may come in two chunks, and not each time
+		put(t, s, "k", "v", backend.PutOptions{}) // the script is known
+		if err := list(); err != nil {
+			t.Fatal(err)
+		}
+		wrong = nil
+		for _, c := range table {
+			before := proxy.Traffic()
+			if err := c.f(); err != nil {
+				t.Fatalf("%s: %v", c.name, err)
+			}
+			if d := proxy.Traffic().Sub(before); d.RequestChunks != c.want || d.ReplyChunks != c.want || d.Connections != 0 {
+				wrong = append(wrong, fmt.Sprintf("%s: %+v, want %d round trips", c.name, d, c.want))
 			}
 		}
-		before := proxy.Traffic()
-		if err := c.f(); err != nil {
-			t.Fatalf("%s: %v", c.name, err)
+		if len(wrong) == 0 {
+			return
 		}
-		if d := proxy.Traffic().Sub(before); d.RequestChunks != c.want || d.ReplyChunks != c.want || d.Connections != 0 {
-			t.Errorf("%s: %+v, want %d round trips", c.name, d, c.want)
-		}
+		t.Logf("%q", wrong)
+	}
+	for _, what := range wrong {
+		t.Error(what)
 	}
 }
 
@@ -169,17 +180,17 @@ func TestCommandsUsed(t *testing.T) {
 	ctx := t.Context()
 	w := watching(t, s, "", backend.WatchOptions{Snapshot: true, Prev: true})
 	fill(t, s, "d", 300, 10)
-	put(t, s, "k", "v", backend.PutOptions{TTL: time.Second})
+	put(t, s, "k", "v", backend.PutOptions{TTL: 3 * time.Second})
 	put(t, s, "k", "v", backend.PutOptions{KeepTTL: true})
-	lease, err := s.Register(ctx, "leased", nil, backend.RegisterOptions{TTL: time.Second})
+	lease, err := s.Register(ctx, "leased", nil, backend.RegisterOptions{TTL: 10 * time.Second})
 	if err != nil {
 		t.Fatal(err)
 	}
-	held, err := s.Contend(ctx, "l", backend.ContendOptions{Lease: time.Second})
+	held, err := s.Contend(ctx, "l", backend.ContendOptions{Lease: 10 * time.Second})
 	if err != nil {
 		t.Fatal(err)
 	}
-	waiting, err := s.Contend(ctx, "l", backend.ContendOptions{Lease: time.Second})
+	waiting, err := s.Contend(ctx, "l", backend.ContendOptions{Lease: 10 * time.Second})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -39,7 +39,7 @@ func TestOtherTypes(t *testing.T) {
 		t.Errorf("the list has %d elements left", n)
 	}
 	// A key of this library's that another program made a list of is gone, and stays that program's.
-	put(t, s, "k", "v", backend.PutOptions{TTL: time.Second})
+	put(t, s, "k", "v", backend.PutOptions{TTL: 4 * time.Second})
 	other.Del(t.Context(), root+"/k")
 	other.RPush(t.Context(), root+"/k", "a")
 	if n, err := s.Adopt(t.Context(), ""); n != 1 || err != nil {
@@ -67,7 +67,7 @@ func TestForeignTTL(t *testing.T) {
 		t.Errorf("Get = %+v, %v: not the foreign expiry", e, err)
 	}
 
-	put(t, s, "kept", "v", backend.PutOptions{TTL: time.Second})
+	put(t, s, "kept", "v", backend.PutOptions{TTL: 3 * time.Second})
 	other.Persist(ctx, root+"/kept")
 	for {
 		ev := next(t, w)

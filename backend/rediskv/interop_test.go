@@ -141,8 +141,8 @@ func interoperate(t *testing.T, notified bool) {
 	if got := list(); got != "http/new=;http/routers/web=after;" {
 		t.Errorf("List has %q", got)
 	}
-	shell.run("pexpire", root+"/http/new", "1500")
-	if ev := seen(); ev.Kind != backend.Updated || time.Until(ev.Expires) > 1500*time.Millisecond || time.Until(ev.Expires) < 0 {
+	shell.run("pexpire", root+"/http/new", "4000")
+	if ev := seen(); ev.Kind != backend.Updated || time.Until(ev.Expires) > 4*time.Second || time.Until(ev.Expires) < 0 {
 		t.Errorf("PEXPIRE: %+v", ev)
 	}
 	if ev := next(t, w); ev.Kind != backend.Deleted || ev.Key != "http/new" { // that it has expired is the library's to notice

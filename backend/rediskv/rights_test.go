@@ -76,7 +76,7 @@ func TestRights(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			d, err := s.Contend(ctx, "l", backend.ContendOptions{Lease: time.Second})
+			d, err := s.Contend(ctx, "l", backend.ContendOptions{Lease: 10 * time.Second})
 			if err != nil {
 				t.Fatal(err)
 			}
