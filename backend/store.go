@@ -96,8 +96,9 @@ type Store interface {
 
 	// Holders yields who is at the head of the lock called name, the zero
 	// Holder if nobody is, and then what changes (another head, another
-	// value, nobody) until ctx ends, which is not an error of the sequence.
-	// Changes that come fast MAY be merged; the last one always arrives.
+	// value, nobody) until ctx ends, which is not an error of the sequence,
+	// or the store closes: ErrClosed, at once, whether the server answers or
+	// not. Changes that come fast MAY be merged; the last one always arrives.
 	Holders(ctx context.Context, name string) iter.Seq2[Holder, error]
 
 	// Adopt looks once over all keys below prefix, so that what other

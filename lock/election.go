@@ -137,10 +137,10 @@ func (noLeader) Error() string { return "nobody leads" }
 func (noLeader) Unwrap() error { return kv.ErrNotFound }
 
 // Observe yields who leads, and then new leaders and proclamations, in order,
-// until ctx ends, which ends the sequence with the context's error. It shows a
-// state and not a history: the latest one always comes, and of those that
-// follow each other fast, or while the store cannot be reached, some may not
-// be seen. Times without a leader are passed over.
+// until ctx ends, which ends the sequence with the context's error, or the
+// store closes: kv.ErrClosed, at once. It shows a state and not a history: the
+// latest one always comes, and of those that follow each other fast, or while
+// the store cannot be reached, some may not be seen. Times without a leader are passed over.
 func (e *Election) Observe(ctx context.Context) iter.Seq2[Leader, error] {
 	contexts.Require(ctx)
 	return func(yield func(Leader, error) bool) {
@@ -171,13 +171,25 @@ func (e *Election) observe(ctx context.Context, f func(backend.Holder) bool) err
 		return err
 	}
 	return e.s.Do(ctx, kv.OpObserve, full, func(ctx context.Context) error {
-		for h, err := range e.s.Backend().Holders(ctx, full) {
+		// The store's Close first gives its locks back, for which it waits while
+		// the server is away. Nobody has to observe that long.
+		life, end := context.WithCancel(ctx)
+		defer end()
+		remove, err := e.s.OnClose(end)
+		if err != nil {
+			return kv.ErrClosed
+		}
+		defer remove()
+		for h, err := range e.s.Backend().Holders(life, full) {
 			if err != nil {
 				return err
 			}
 			if !f(h) {
 				return nil
 			}
+		}
+		if life.Err() != nil && ctx.Err() == nil {
+			return kv.ErrClosed
 		}
 		return backend.ContextError(ctx)
 	})

@@ -97,9 +97,11 @@ func (s *Store) Holders(ctx context.Context, name string) iter.Seq2[backend.Hold
 			return
 		}
 		var shown backend.Holder
-		first := true
+		first, left := true, false
 		var wait backoff.Backoff
-		err := s.poll(ctx, s.lockPrefix(name), true, &wait, func(body io.Reader, _ uint64) (bool, error) {
+		life, leave := s.living(ctx)
+		defer leave()
+		err := s.poll(life, s.lockPrefix(name), true, &wait, func(body io.Reader, _ uint64) (bool, error) {
 			q, err := scanQueue(body)
 			if err != nil {
 				return false, err
@@ -113,10 +115,22 @@ func (s *Store) Holders(ctx context.Context, name string) iter.Seq2[backend.Hold
 			}
 			first, shown = false, head
 			head.Value = append([]byte(nil), head.Value...)
-			return yield(head, nil), nil
+			left = !yield(head, nil)
+			return !left, nil
 		})
-		if err != nil && ctx.Err() == nil {
+		switch {
+		case err == nil || left || ctx.Err() != nil:
+		case s.ctx.Err() != nil:
+			yield(backend.Holder{}, backend.ErrClosed)
+		default:
 			yield(backend.Holder{}, err)
 		}
 	}
+}
+
+// living returns a context that ends with ctx and with the Store, and what lets go of it.
+func (s *Store) living(ctx context.Context) (context.Context, func()) {
+	life, cancel := context.WithCancelCause(ctx)
+	stop := context.AfterFunc(s.ctx, func() { cancel(backend.ErrClosed) })
+	return life, func() { stop(); cancel(nil) }
 }

@@ -17,12 +17,15 @@ import (
 // Holders implements backend.Store: one read of the queue, then a watch of it.
 func (s *Store) Holders(ctx context.Context, name string) iter.Seq2[backend.Holder, error] {
 	return func(yield func(backend.Holder, error) bool) {
+		// Whatever it waits for, and the time between two attempts, ends with the store too.
+		life, leave := s.bound(ctx, false)
+		defer leave()
 		o := &observer{s: s, queue: s.queue(name), yield: yield}
-		err := s.schema(ctx)
+		err := s.schema(life)
 		var wait backoff.Backoff
 		for {
 			if err == nil {
-				err = o.observe(ctx, wait.Reset)
+				err = o.observe(life, wait.Reset)
 			}
 			switch {
 			case o.left || ctx.Err() != nil:
@@ -31,10 +34,8 @@ func (s *Store) Holders(ctx context.Context, name string) iter.Seq2[backend.Hold
 				yield(backend.Holder{}, err)
 				return
 			}
-			if !wait.Wait(ctx) {
-				return
-			}
-			err = s.usable(ctx)
+			wait.Wait(life)
+			err = s.usable(life) // of the two that may have ended, the store comes first
 		}
 	}
 }
@@ -71,8 +72,6 @@ func (o *observer) observe(ctx context.Context, healthy func()) error {
 		return err
 	}
 	defer st.close()
-	stop := context.AfterFunc(o.s.life, st.close)
-	defer stop()
 	// An error of Send comes out of Recv, with its reason.
 	_ = st.send(&pb.WatchRequest{RequestUnion: &pb.WatchRequest_CreateRequest{CreateRequest: &pb.WatchCreateRequest{
 		Key: []byte(o.queue), RangeEnd: after(o.queue), StartRevision: resp.Header.Revision + 1,

@@ -16,43 +16,58 @@ import (
 // empty, so that those who come to wait wake nobody.
 func (s *Store) Holders(ctx context.Context, name string) iter.Seq2[backend.Holder, error] {
 	return func(yield func(backend.Holder, error) bool) {
-		if _, err := s.path(name); err != nil {
+		// What it waits for ends as Close begins: the link lives until all places are given back.
+		life, cancel := context.WithCancel(ctx)
+		defer cancel()
+		defer context.AfterFunc(s.life, cancel)()
+		left := false
+		err := s.observe(life, name, func(h backend.Holder) bool {
+			left = !yield(h, nil)
+			return !left
+		})
+		switch {
+		case left || ctx.Err() != nil:
+		case s.life.Err() != nil:
+			yield(backend.Holder{}, backend.ErrClosed)
+		default:
 			yield(backend.Holder{}, err)
-			return
-		}
-		var last *backend.Holder
-		var wait backoff.Backoff
-		for ctx.Err() == nil {
-			// The first look sets no watch: who wants to know no more than that leaves none behind.
-			h, woken, err := s.atHead(ctx, s.lockDir(name), last != nil)
-			switch {
-			case err == nil:
-				wait.Reset()
-			case ctx.Err() != nil:
-				return
-			case errors.Is(err, backend.ErrUnavailable), errors.Is(err, errAgain):
-				wait.Wait(ctx)
-				continue
-			default:
-				yield(backend.Holder{}, err)
-				return
-			}
-			if last == nil || last.Token != h.Token || !bytes.Equal(last.Value, h.Value) {
-				last = &backend.Holder{Token: h.Token, Value: bytes.Clone(h.Value)}
-				first := woken == nil
-				if !yield(h, nil) {
-					return
-				}
-				if first {
-					continue
-				}
-			}
-			if err := woken(); err != nil && ctx.Err() == nil {
-				yield(backend.Holder{}, err)
-				return
-			}
 		}
 	}
+}
+
+// observe gives tell each head of a queue until tell returns false, ctx ends, or an error is final.
+func (s *Store) observe(ctx context.Context, name string, tell func(backend.Holder) bool) error {
+	if _, err := s.path(name); err != nil {
+		return err
+	}
+	var last *backend.Holder
+	var wait backoff.Backoff
+	for ctx.Err() == nil {
+		// The first look sets no watch: who wants to know no more than that leaves none behind.
+		h, woken, err := s.atHead(ctx, s.lockDir(name), last != nil)
+		switch {
+		case err == nil:
+			wait.Reset()
+		case errors.Is(err, backend.ErrUnavailable), errors.Is(err, errAgain):
+			wait.Wait(ctx)
+			continue
+		default:
+			return err
+		}
+		if last == nil || last.Token != h.Token || !bytes.Equal(last.Value, h.Value) {
+			last = &backend.Holder{Token: h.Token, Value: bytes.Clone(h.Value)}
+			if !tell(h) {
+				return nil
+			}
+			if woken == nil {
+				continue
+			}
+		}
+		if err := woken(); err != nil {
+			return err
+		}
+	}
+	return backend.ContextError(ctx)
 }
 
 // errAgain says that the head of the queue left while it was looked at.

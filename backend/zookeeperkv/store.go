@@ -98,6 +98,9 @@ type Store struct {
 	skipped sync.Once
 	foreign atomic.Int64
 
+	life context.Context // ends as Close begins, the link only as it ends
+	end  context.CancelFunc
+
 	mu      sync.Mutex
 	closed  bool
 	closers map[closer]struct{}
@@ -121,6 +124,7 @@ func New(conn *zk.Conn, o Options) *Store {
 
 func newStore(l *link, o Options) *Store {
 	s := &Store{o: o, link: l, closers: map[closer]struct{}{}}
+	s.life, s.end = context.WithCancel(context.Background())
 	s.space = keys.NewSpace(absolute(o.Root), keys.ZooKeeper())
 	if o.Meta != "" {
 		var err error
@@ -228,6 +232,7 @@ func (s *Store) Close() error {
 		return nil
 	}
 	s.closed = true
+	s.end()
 	open := make([]closer, 0, len(s.closers))
 	for c := range s.closers {
 		open = append(open, c)
