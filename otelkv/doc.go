@@ -17,7 +17,8 @@
 //
 //	db.system.name     the store: etcd, consul, zookeeper, redis, bolt, memory
 //	db.operation.name  kv.Op: "get", "commit"
-//	error.type         what the error matches: "conflict", "uncertain"; absent for success
+//	error.type         what the error matches: "conflict", "uncertain", "undecodable" for a
+//	                   *codec.Error; absent for success
 //	kv.key             spans only: the full key or prefix; see WithoutKeys
 //
 // Values never stand in a span or a metric.

@@ -12,6 +12,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/polykv/kv"
+	"github.com/polykv/kv/codec"
 )
 
 // Scope is the name of the instrumentation scope of all spans and metrics.
@@ -109,7 +110,14 @@ func Interceptor(opts ...Option) kv.Interceptor {
 // Outcome gives err the name that error.type has, and tells whether it is a
 // failure rather than an answer. An error of several kinds has the first that
 // matches, and that a write may have been applied stands before its reason.
+//
+// A value that does not decode, a *codec.Error, is "undecodable", whatever its
+// cause matches: that is the codec's, which may be the program's own.
 func Outcome(err error) (kind string, failed bool) {
+	var undecodable *codec.Error
+	if errors.As(err, &undecodable) && !errors.Is(err, kv.ErrUncertain) {
+		return "undecodable", true
+	}
 	for _, o := range outcomes {
 		if errors.Is(err, o.err) {
 			return o.kind, o.failed

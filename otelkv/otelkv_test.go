@@ -19,6 +19,7 @@ import (
 
 	"github.com/polykv/kv"
 	"github.com/polykv/kv/backend/memkv"
+	"github.com/polykv/kv/codec"
 	"github.com/polykv/kv/kvtest"
 	"github.com/polykv/kv/lock"
 	"github.com/polykv/kv/otelkv"
@@ -188,6 +189,7 @@ func TestOutcome(t *testing.T) {
 		kv.ErrNotFound, kv.ErrExists, kv.ErrConflict, kv.ErrInvalid, kv.ErrInvalidKey, kv.ErrTooLarge, kv.ErrHistoryLost,
 		kv.ErrLocked, kv.ErrLockLost, kv.ErrLeaseLost, kv.ErrUnavailable, kv.ErrUncertain, kv.ErrClosed, kv.ErrPermission,
 		kv.ErrCorrupt, kv.ErrNewerSchema, errors.ErrUnsupported, context.Canceled, context.DeadlineExceeded, errors.New("other"),
+		&codec.Error{Key: "k", Err: errors.New("bad")},
 	} {
 		kind, _ := otelkv.Outcome(&kv.Error{Op: kv.OpGet, Err: err})
 		if names[kind] {
@@ -198,6 +200,34 @@ func TestOutcome(t *testing.T) {
 	both := fmt.Errorf("%w: %w", kv.ErrUncertain, context.Canceled)
 	if kind, failed := otelkv.Outcome(both); kind != "uncertain" || !failed {
 		t.Errorf("a write whose context ended is %q, failed %v", kind, failed)
+	}
+}
+
+// A value that does not decode has one name, whatever its codec says of it.
+func TestUndecodable(t *testing.T) {
+	var faults kvtest.Faults
+	r := record(t, &faults)
+	if _, err := r.Put(t.Context(), "n", []byte("secret")); err != nil {
+		t.Fatal(err)
+	}
+	_, err := kv.NewTyped(r.Store, codec.JSON[int](), "").Modify(t.Context(), "n", func(*kv.Entry[int]) error { return nil })
+	if err == nil {
+		t.Fatal("no error")
+	}
+	ended := r.spans.Ended()
+	last := ended[len(ended)-1]
+	if kind := attr(last, "error.type"); kind != "undecodable" || last.Status().Code != codes.Error || last.Status().Description != kind {
+		t.Errorf("%s: error.type %q, status %v, for %v", last.Name(), kind, last.Status(), err)
+	}
+	for _, cause := range []error{errors.New("bad"), kv.ErrNotFound, kv.ErrInvalid, context.Canceled} {
+		err := &kv.Error{Op: kv.OpModify, Key: "n", Err: &codec.Error{Key: "n", Err: cause}}
+		if kind, failed := otelkv.Outcome(err); kind != "undecodable" || !failed {
+			t.Errorf("%v is %q, failed %v", err, kind, failed)
+		}
+		both := errors.Join(kv.ErrUncertain, err)
+		if kind, failed := otelkv.Outcome(both); kind != "uncertain" || !failed {
+			t.Errorf("%v is %q, failed %v", both, kind, failed)
+		}
 	}
 }
 
