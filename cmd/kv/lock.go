@@ -1,13 +1,16 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"flag"
 	"fmt"
 	"os"
 	"os/exec"
+	"os/signal"
 	"strconv"
+	"sync"
 	"syscall"
 	"time"
 
@@ -16,7 +19,9 @@ import (
 )
 
 // stopFor is how long a command may take to end once its lock is lost, or kv
-// was interrupted, before it is killed. It is asked to by SIGTERM.
+// was terminated, before it is killed. It is asked to by SIGTERM, save by a
+// terminal's interrupt, which it has had itself: SIGTERM comes as much later, if
+// the command is still there, and the end as much later again.
 const stopFor = 5 * time.Second
 
 // childStatus is the exit status of the command that kv lock ran.
@@ -43,7 +48,7 @@ func locked(fs *flag.FlagSet) do {
 		if err != nil {
 			return err
 		}
-		err = a.child(held.Context(ctx), held.Token(), args[1:])
+		err = a.child(ctx, held, args[1:])
 		if e := held.Unlock(ctx); e != nil && !errors.Is(e, kv.ErrLockLost) {
 			err = errors.Join(err, e)
 		}
@@ -75,11 +80,33 @@ func acquire(ctx context.Context, s *kv.Store, name string, limit time.Duration,
 	return held, err
 }
 
-// child runs a command until it ends or ctx does. It finds the fencing token in
-// its environment.
-func (a *app) child(ctx context.Context, token uint64, args []string) error {
-	cmd := exec.CommandContext(ctx, args[0], args[1:]...)
-	cmd.Env = append(os.Environ(), "KV_LOCK_TOKEN="+strconv.FormatUint(token, 10))
+// child runs a command until it ends, the lock is lost, or ctx ends. It finds
+// the fencing token in its environment.
+func (a *app) child(ctx context.Context, held *lock.Held, args []string) error {
+	terminated := make(chan os.Signal, 1)
+	signal.Notify(terminated, syscall.SIGTERM)
+	defer signal.Stop(terminated)
+	locked := held.Context(ctx)
+	if locked.Err() != nil {
+		return context.Cause(locked) // before there was a command that a terminal could interrupt
+	}
+	stopping, stop := context.WithCancel(context.WithoutCancel(ctx))
+	var waiting sync.WaitGroup
+	waiting.Go(func() {
+		defer stop()
+		select {
+		case <-locked.Done():
+		case <-stopping.Done():
+			return
+		}
+		if byTerminal(ctx) {
+			a.leaveTime(stopping, held, terminated)
+		}
+	})
+	defer waiting.Wait()
+	defer stop()
+	cmd := exec.CommandContext(stopping, args[0], args[1:]...)
+	cmd.Env = append(os.Environ(), "KV_LOCK_TOKEN="+strconv.FormatUint(held.Token(), 10))
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = a.stdin, a.stdout, a.stderr
 	cmd.Cancel = func() error {
 		// Not an interrupt: a shell that waits for a program of its own goes
@@ -89,10 +116,10 @@ func (a *app) child(ctx context.Context, token uint64, args []string) error {
 		}
 		return nil
 	}
-	cmd.WaitDelay = stopFor
+	cmd.WaitDelay = cmp.Or(a.stopFor, stopFor)
 	err := cmd.Run()
-	if err != nil && ctx.Err() != nil {
-		return context.Cause(ctx) // why it was stopped, not how it took it
+	if err != nil && locked.Err() != nil {
+		return context.Cause(locked) // why it was stopped, not how it took it
 	}
 	var exit *exec.ExitError
 	if !errors.As(err, &exit) {
@@ -102,4 +129,18 @@ func (a *app) child(ctx context.Context, token uint64, args []string) error {
 		return childStatus(128 + int(status.Signal())) // as a shell has it
 	}
 	return childStatus(exit.ExitCode())
+}
+
+// leaveTime waits while a command ends that was interrupted together with kv,
+// which is a matter between it and who sits at the terminal: a second signal
+// would cut short what it does about the first.
+func (a *app) leaveTime(stopping context.Context, held *lock.Held, terminated <-chan os.Signal) {
+	patience := time.NewTimer(cmp.Or(a.stopFor, stopFor))
+	defer patience.Stop()
+	select {
+	case <-patience.C:
+	case <-terminated: // of somebody who wants it to end now
+	case <-held.Done():
+	case <-stopping.Done(): // the command has ended
+	}
 }

@@ -19,6 +19,8 @@ import (
 // asChild is what the test binary does as the command that kv lock runs.
 func asChild() {
 	switch os.Getenv("KV_TEST_CHILD") {
+	case "kv":
+		asKV()
 	case "token":
 		fmt.Print(os.Getenv("KV_LOCK_TOKEN"))
 		os.Exit(0)
@@ -39,7 +41,41 @@ func asChild() {
 		fmt.Println("running")
 		fmt.Println(<-signals)
 		os.Exit(0)
+	case "stays", "tidies", "asks":
+		signals := make(chan os.Signal, 4)
+		signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+		fmt.Println("running")
+		tidy := make(<-chan time.Time)
+		for {
+			select {
+			case s := <-signals:
+				fmt.Println(s)
+				switch {
+				case s == syscall.SIGTERM:
+					os.Exit(0)
+				case os.Getenv("KV_TEST_CHILD") == "tidies":
+					tidy = time.After(500 * time.Millisecond) // time enough for another signal
+				case os.Getenv("KV_TEST_CHILD") == "asks":
+					if kv, err := os.FindProcess(os.Getppid()); err == nil {
+						_ = kv.Signal(syscall.SIGTERM)
+					}
+				}
+			case <-tidy:
+				fmt.Println("done")
+				os.Exit(0)
+			}
+		}
 	}
+}
+
+// asKV is what the test binary does as kv itself, in a process of its own.
+func asKV() {
+	_ = os.Setenv("KV_TEST_CHILD", os.Getenv("KV_TEST_COMMAND"))
+	a := app{drivers: drivers, env: os.Getenv, stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr}
+	if d, err := time.ParseDuration(os.Getenv("KV_TEST_STOP")); err == nil {
+		a.stopFor = d
+	}
+	os.Exit(a.start(os.Args[1:]))
 }
 
 func TestLockRunsACommand(t *testing.T) {

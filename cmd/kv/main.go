@@ -18,16 +18,13 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/signal"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/polykv/kv"
 )
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	a := app{
 		drivers: drivers,
 		env:     os.Getenv,
@@ -35,9 +32,14 @@ func main() {
 		stdout:  os.Stdout,
 		stderr:  os.Stderr,
 	}
-	code := a.run(ctx, os.Args[1:])
-	stop()
-	os.Exit(code)
+	os.Exit(a.start(os.Args[1:]))
+}
+
+// start is run, which signals interrupt.
+func (a *app) start(args []string) int {
+	ctx, stop := interruptible(context.Background())
+	defer stop()
+	return a.run(ctx, args)
 }
 
 // app is the command with what it touches of the outside.
@@ -47,6 +49,7 @@ type app struct {
 	stdin   io.Reader
 	stdout  io.Writer
 	stderr  io.Writer
+	stopFor time.Duration // 0 is stopFor
 
 	url     string
 	prefix  string
