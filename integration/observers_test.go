@@ -18,7 +18,7 @@ func TestObserversEndWithTheStore(t *testing.T) {
 	const (
 		observers = 8 // one alone may try again just as the store closes
 		outage    = 3 * time.Second
-		promptly  = 250 * time.Millisecond
+		promptly  = time.Second // they wait for up to two
 	)
 	end := map[string]struct {
 		close   func(s *kv.Store) error

@@ -227,8 +227,9 @@ func (m *Mirror[T]) advance(ev kv.Event[T]) {
 	}
 }
 
-// Done is closed when the mirror follows the store no longer: see Err. What it
-// has can still be read.
+// Done is closed when the mirror follows the store no longer and no handler
+// runs: see Err. What it has can still be read. The store's Close does not wait
+// for that, and so may be called by a handler.
 func (m *Mirror[T]) Done() <-chan struct{} { return m.done }
 
 // Err is nil while the mirror follows the store and after Close, and otherwise
@@ -239,8 +240,11 @@ func (m *Mirror[T]) Err() error {
 	return m.err
 }
 
-// Close ends the mirror and waits for its goroutine. It is idempotent, and not
-// to be called by a handler.
+// Close ends the mirror and waits for its goroutine: once it has returned, no
+// function that OnChange, OnBadValue or an index was given runs or will, save
+// for what OnChange then does on its caller's goroutine. It is idempotent, and
+// not to be called by such a function, which it would wait for: that does
+// `go m.Close()`.
 func (m *Mirror[T]) Close() error {
 	m.closing.Store(true)
 	m.w.Close()

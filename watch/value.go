@@ -132,7 +132,9 @@ func (v *Value[T]) Err() error {
 	return v.err
 }
 
-// Close ends the value and waits for its goroutine. It is idempotent.
+// Close ends the value and waits for its goroutine: once it has returned, no
+// function that OnBadValue was given runs or will. It is idempotent, and not to
+// be called by such a function, which it would wait for.
 func (v *Value[T]) Close() error {
 	v.closing.Store(true)
 	v.w.Close()
