@@ -86,7 +86,7 @@ func noLeaks(t *testing.T, h Harness) {
 			return // a case that gave up half way is not blamed for what it left
 		}
 		var err error
-		for end := time.Now().Add(defaultPatience); time.Now().Before(end); {
+		for end := time.Now().Add(cmp.Or(h.patience, defaultPatience)); time.Now().Before(end); {
 			if err = goleak.Find(opts...); err == nil { // looks for about half a second
 				return
 			}

@@ -243,7 +243,7 @@ func ttlCases() []testCase {
 				tick := time.NewTicker(ttl / 4)
 				defer tick.Stop()
 				var sp span
-				for range 12 { // three TTLs
+				for range 8 { // two TTLs
 					<-tick.C
 					sp = e.timed(func() error {
 						_, err := e.s.Put(e.ctx, "k", []byte("v"), backend.PutOptions{If: backend.Present, TTL: ttl})
