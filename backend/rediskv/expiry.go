@@ -86,7 +86,7 @@ func (s *Store) reap(ctx context.Context) (heartbeat, error) {
 			}
 			return p, nil
 		}
-		_, n, err := s.settle(ctx, p.expired, false)
+		n, err := s.settleDue(ctx, p.expired)
 		if err != nil {
 			return p, err
 		}

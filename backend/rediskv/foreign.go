@@ -11,12 +11,23 @@ import (
 // settle adopts what other programs did to keys, and notices what has expired. It returns how many keys differed from
 // their records and, if asked, what they hold now.
 func (s *Store) settle(ctx context.Context, keys []string, answer bool) ([]pair, int64, error) {
-	names, args := s.frame(2 * len(keys))
-	wanted := "0"
+	how := ""
 	if answer {
-		wanted = "1"
+		how = "answer"
 	}
-	args = append(args, wanted)
+	return s.settleAs(ctx, keys, how)
+}
+
+// settleDue is settle for keys that have expired. It also counts those that it found to be gone without a trace.
+func (s *Store) settleDue(ctx context.Context, keys []string) (int64, error) {
+	_, n, err := s.settleAs(ctx, keys, "due")
+	return n, err
+}
+
+// settleAs runs lua/settle.lua; how is its ARGV[7].
+func (s *Store) settleAs(ctx context.Context, keys []string, how string) ([]pair, int64, error) {
+	names, args := s.frame(2 * len(keys))
+	args = append(args, how)
 	for _, k := range keys {
 		names = append(names, s.names.value(k), s.names.record(k))
 		args = append(args, k)
@@ -25,7 +36,7 @@ func (s *Store) settle(ctx context.Context, keys []string, answer bool) ([]pair,
 	if err != nil {
 		return nil, 0, err
 	}
-	if len(reply) < 2 || answer && len(reply) != 2+2*len(keys) {
+	if len(reply) < 2 || how == "answer" && len(reply) != 2+2*len(keys) {
 		return nil, 0, fmt.Errorf("%w: answer to settle", backend.ErrCorrupt)
 	}
 	return pairs(reply[2:]), number(reply[1]), nil
