@@ -1,6 +1,10 @@
 package kv
 
-import "github.com/polykv/kv/backend"
+import (
+	"slices"
+
+	"github.com/polykv/kv/backend"
+)
 
 // queue holds the events that wait for one reader. Their values are shared
 // with the other readers' queues.
@@ -194,6 +198,23 @@ func (q *queue) drop(i int) {
 	delete(q.index, e.name())
 	q.events[i] = queued{away: true}
 	q.away++
+}
+
+// forget takes the answer to a Sync away that nobody waits for any more.
+func (q *queue) forget(mark uint64) {
+	for i := q.head; i < len(q.events); i++ {
+		e := q.events[i]
+		switch {
+		case e.mark != mark:
+			continue
+		case q.index != nil:
+			q.drop(i) // the index says where the others are
+		default:
+			q.count(e, -1)
+			q.events = slices.Delete(q.events, i, i+1)
+		}
+		return
+	}
 }
 
 // truncate drops the newer half of the queue and returns it, cut between two

@@ -86,3 +86,37 @@ func TestQueueChurn(t *testing.T) {
 		}
 	}
 }
+
+// TestQueueForgets: marks that are taken back leave the others where they are.
+func TestQueueForgets(t *testing.T) {
+	for _, merging := range []bool{false, true} {
+		var q queue
+		if merging {
+			q.startMerging()
+		}
+		const marks = 3000
+		for i := range marks {
+			key := fmt.Sprint(i % 3)
+			q.push(queued{Event: backend.Event{Kind: Updated, Entry: backend.Entry{Key: key, Revision: Revision(i + 1)}}})
+			q.push(queued{Event: backend.Event{Kind: Progress}, mark: uint64(i + 1)})
+			q.forget(uint64(i + 1))
+			q.forget(marks + 1) // which is not there
+		}
+		q.push(queued{Event: backend.Event{Kind: Progress}, mark: marks})
+		if want := 1 + map[bool]int{false: marks, true: 3}[merging]; q.len() != want || len(q.events) > want+100 {
+			t.Errorf("merging %v: %d wait in %d places, want %d", merging, q.len(), len(q.events), want)
+		}
+		var last Revision
+		var marked uint64
+		for e, ok := q.pop(); ok; e, ok = q.pop() {
+			if marked != 0 || e.mark == 0 && e.Revision <= last {
+				t.Fatalf("merging %v: %+v after revision %d and mark %d", merging, e, last, marked)
+			}
+			marked = e.mark
+			last = max(last, e.Revision)
+		}
+		if marked != marks || last != marks || q.bytes != 0 || q.away != 0 || q.len() != 0 {
+			t.Errorf("merging %v: ends with revision %d, mark %d, %d bytes", merging, last, marked, q.bytes)
+		}
+	}
+}

@@ -220,12 +220,13 @@ func (s *subscription) awaitStore(ctx context.Context, come <-chan struct{}) err
 }
 
 // forget takes back a mark that nobody waits for any more: while the store is
-// away they would pile up.
+// away, or the reader does not come, they would pile up.
 func (s *subscription) forget(id uint64) {
 	s.h.mu.Lock()
 	defer s.h.mu.Unlock()
 	delete(s.marks, id)
 	delete(s.taken, id)
+	s.queue.forget(id)
 	s.held = slices.DeleteFunc(s.held, func(q queued) bool { return q.mark == id })
 	s.h.waiting = slices.DeleteFunc(s.h.waiting, func(m mark) bool { return m == mark{s, id} })
 }
