@@ -80,13 +80,14 @@ func closeStore(t testing.TB, s backend.Store) {
 // noLeaks fails t if, when everything else of t is cleaned up, goroutines run
 // that did not run before (R39).
 func noLeaks(t *testing.T, h Harness) {
+	stalls := pace.Watch(t) // before the goroutines that are there already are noted
 	opts := append([]goleak.Option{goleak.IgnoreCurrent()}, h.Leaks...)
 	t.Cleanup(func() {
 		if t.Failed() {
 			return // a case that gave up half way is not blamed for what it left
 		}
 		var err error
-		for end := time.Now().Add(cmp.Or(h.patience, defaultPatience)); time.Now().Before(end); {
+		for begin := time.Now(); time.Since(begin) < cmp.Or(h.patience, 5*time.Second)+stalls.Since(begin); {
 			if err = goleak.Find(opts...); err == nil { // looks for about half a second
 				return
 			}
@@ -206,32 +207,12 @@ func (e *env) eventually(what string, cond func() bool) {
 // machine stands still does not count.
 func (e *env) within(d time.Duration, what string, cond func() bool) {
 	e.Helper()
-	tick := time.NewTicker(10 * time.Millisecond)
-	defer tick.Stop()
-	for begin := time.Now(); !cond(); <-tick.C {
-		if time.Since(begin) > d+e.stalls.Since(begin) {
-			e.Fatalf("not within %v: %s", d, what)
-		}
-	}
+	e.stalls.Eventually(e, d, what, cond)
 }
 
-// patient returns a context that ends after d, or later by as long as the
-// machine stood still.
+// patient returns a context for a rule's bound, as within has it.
 func (e *env) patient(d time.Duration) (context.Context, context.CancelFunc) {
-	ctx, cancel := context.WithCancelCause(e.ctx)
-	begin, over := time.Now(), make(chan struct{})
-	go func() {
-		defer close(over)
-		for left := d; left > 0; left = d + e.stalls.Since(begin) - time.Since(begin) {
-			select {
-			case <-time.After(left):
-			case <-ctx.Done():
-				return
-			}
-		}
-		cancel(fmt.Errorf("it took more than %v", d))
-	}()
-	return ctx, func() { cancel(nil); <-over }
+	return e.stalls.Timeout(e.ctx, d)
 }
 
 // withoutIO demands that f sends nothing, where the harness counts requests.

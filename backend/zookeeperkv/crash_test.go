@@ -69,7 +69,7 @@ func (l *load) progress(t *testing.T, n int) {
 		return l.done
 	}
 	begin := done()
-	testserver.Eventually(t, 2*time.Minute, "writes get through", func() bool { return done() >= begin+n })
+	testserver.Eventually(t, time.Minute, "writes get through", func() bool { return done() >= begin+n })
 }
 
 // follow reads w until it shows what s holds.
@@ -82,7 +82,7 @@ func follow(t *testing.T, s *Store, seen map[string]uint64, next func(context.Co
 		}
 		want[e.Key] = binary.BigEndian.Uint64(e.Value)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	kinds = map[backend.Kind]int{}
 	same := func() bool {

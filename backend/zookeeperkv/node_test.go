@@ -3,7 +3,6 @@ package zookeeperkv
 import (
 	"errors"
 	"fmt"
-	"runtime"
 	"slices"
 	"sync"
 	"testing"
@@ -12,6 +11,7 @@ import (
 	"github.com/go-zookeeper/zk"
 
 	"github.com/polykv/kv/backend"
+	"github.com/polykv/kv/internal/pace"
 	"github.com/polykv/kv/internal/testserver"
 )
 
@@ -109,7 +109,7 @@ func TestKeyGoesWithWhatIsBelow(t *testing.T) {
 	if n, err := s.DeletePrefix(t.Context(), ""); err != nil || n != 3 {
 		t.Fatalf("DeletePrefix: %d, %v", n, err)
 	}
-	testserver.Eventually(t, time.Minute, "nothing below the root", func() bool {
+	pace.Eventually(t, 10*time.Second, "nothing below the root", func() bool {
 		names, _, err := c.Children(s.root)
 		return err == nil && len(names) == 0
 	})
@@ -145,7 +145,7 @@ func TestKeyAndTheOneBelowItGoTogether(t *testing.T) {
 		s.tidying.Wait()
 		p.delay(0)
 		wg.Wait()
-		testserver.Eventually(t, time.Minute, "nothing below the root", func() bool {
+		pace.Eventually(t, 10*time.Second, "nothing below the root", func() bool {
 			names, _, err := c.Children(s.root)
 			return err == nil && len(names) == 0
 		})
@@ -180,19 +180,13 @@ func TestDirectoryIsContended(t *testing.T) {
 	}
 	wg.Wait()
 	c := raw(t, addr)
-	for end := time.Now().Add(time.Minute); ; {
-		names, _, err := c.Children("/" + root)
+	pace.Eventually(t, 10*time.Second, "no directory is left", func() bool {
+		left, _, err := c.Children("/" + root)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if len(names) == 0 {
-			return
-		}
-		if time.Now().After(end) {
-			t.Fatalf("left over: %q", names)
-		}
-		runtime.Gosched()
-	}
+		return len(left) == 0
+	})
 }
 
 // ZooKeeper compares data versions, and those start over when a node is made again. Between the read and the Multi of a
@@ -289,7 +283,7 @@ func TestExpiryOfAnOverwrittenKeyGoes(t *testing.T) {
 		t.Fatal(err)
 	}
 	put(t, s, "k", "stays")
-	testserver.Eventually(t, time.Minute, "no stamp is left", func() bool { return stamps(t, c, s) == 0 })
+	pace.Eventually(t, 15*time.Second, "no stamp is left", func() bool { return stamps(t, c, s) == 0 })
 	if e, err := s.Get(t.Context(), "k", backend.GetOptions{}); err != nil || string(e.Value) != "stays" || !e.Expires.IsZero() {
 		t.Errorf("%+v, %v", e, err)
 	}
@@ -358,7 +352,7 @@ func expiring(t *testing.T, s *Store, c *zk.Conn, key string) {
 	if _, err := s.Put(t.Context(), key, nil, backend.PutOptions{TTL: time.Second}); err != nil {
 		t.Fatal(err)
 	}
-	testserver.Eventually(t, time.Minute, key+" is deleted", func() bool {
+	pace.Eventually(t, 15*time.Second, key+" is deleted", func() bool {
 		_, there := nodeAt(t, c, s.root+"/"+key)
 		return !there
 	})

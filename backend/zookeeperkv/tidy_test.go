@@ -14,6 +14,7 @@ import (
 	"github.com/go-zookeeper/zk"
 
 	"github.com/polykv/kv/backend"
+	"github.com/polykv/kv/internal/pace"
 )
 
 // tidy sees to it that a case leaves nothing behind but what has to stay: when its keys are deleted, the node of the root
@@ -93,7 +94,7 @@ func (y *tidy) look(t testing.TB, root string) {
 	y.mu.Lock()
 	foreign := y.foreign[root]
 	y.mu.Unlock()
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := pace.Watch(t).Timeout(context.Background(), 20*time.Second)
 	defer cancel()
 	w, err := s.Watch(ctx, "", backend.WatchOptions{}) // deletes what has expired
 	if err == nil {

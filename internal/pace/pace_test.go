@@ -1,7 +1,10 @@
 package pace
 
 import (
+	"context"
+	"errors"
 	"fmt"
+	"runtime"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -97,3 +100,54 @@ func TestStallThatIsJustOver(t *testing.T) {
 		t.Errorf("stood still for %v", d)
 	}
 }
+
+// A timeout comes after its time where nothing stands still, and later by a stall.
+func TestTimeout(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := Watch(t)
+		for _, still := range []time.Duration{0, 3 * time.Second} {
+			begin := time.Now()
+			if still > 0 {
+				s.mu.Lock()
+				s.noted = append(s.noted, stall{begin, begin.Add(still)})
+				s.mu.Unlock()
+			}
+			ctx, cancel := s.Timeout(t.Context(), time.Second)
+			<-ctx.Done()
+			if took := time.Since(begin); took != time.Second+still {
+				t.Errorf("after %v, having stood still for %v", took, still)
+			}
+			if err := context.Cause(ctx); !errors.Is(err, context.DeadlineExceeded) {
+				t.Errorf("the cause is %v", err)
+			}
+			cancel()
+		}
+		ctx, cancel := s.Timeout(t.Context(), time.Hour)
+		cancel() // and nothing is left
+		if err := context.Cause(ctx); !errors.Is(err, context.Canceled) {
+			t.Errorf("the cause is %v", err)
+		}
+	})
+}
+
+func TestEventually(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		begin := time.Now()
+		Eventually(t, time.Second, "half a second", func() bool { return time.Since(begin) >= time.Second/2 })
+		inner := &fatal{told: told{TB: t}}
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			Eventually(inner, time.Second, "never", func() bool { return false })
+		}()
+		<-done
+		if took := time.Since(begin); len(inner.said) != 1 || took > 2*time.Second {
+			t.Errorf("after %v: %q", took, inner.said)
+		}
+	})
+}
+
+// fatal is a test that may end.
+type fatal struct{ told }
+
+func (f *fatal) Fatalf(format string, args ...any) { f.Errorf(format, args...); runtime.Goexit() }

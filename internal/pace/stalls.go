@@ -29,14 +29,21 @@ type stall struct{ from, to time.Time }
 
 // Watch notes stalls until the test ends.
 func Watch(t testing.TB) *Stalls {
-	s := &Stalls{began: time.Now()}
-	stop, over := make(chan struct{}), make(chan struct{})
+	s, stop := start()
+	t.Cleanup(stop)
+	return s
+}
+
+// start begins to note stalls.
+func start() (s *Stalls, stop func()) {
+	s = &Stalls{began: time.Now()}
+	stopped, over := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(over)
 		for {
 			timer := time.NewTimer(beat)
 			select {
-			case <-stop:
+			case <-stopped:
 				timer.Stop()
 				return
 			case <-timer.C:
@@ -44,8 +51,7 @@ func Watch(t testing.TB) *Stalls {
 			}
 		}
 	}()
-	t.Cleanup(func() { close(stop); <-over })
-	return s
+	return s, func() { close(stopped); <-over }
 }
 
 // look notes the time from when the clock should have been looked at to now, if it is long.
