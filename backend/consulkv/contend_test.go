@@ -51,7 +51,7 @@ func TestContendersThatLearnOfTheirPlaceOutOfOrder(t *testing.T) {
 	other := f.net.open(t, f.addr, f.root)
 	defer other.Close()
 	stores := []backend.Store{f.s, other}
-	ctx, cancel := context.WithTimeout(f.Context(), 60*time.Second) // a minute is the lease: a stall ends only with it
+	ctx, cancel := context.WithTimeout(f.Context(), 2*time.Minute) // the lease is longer: a stall does not end by itself
 	defer cancel()
 	var all sync.WaitGroup
 	for i := range 8 {
@@ -74,7 +74,7 @@ func TestContendersThatLearnOfTheirPlaceOutOfOrder(t *testing.T) {
 // A reader behind a writer that gives up is admitted beside the reader that holds, not when that one leaves.
 func TestFirstOfTheWaitingGivesUp(t *testing.T) {
 	f := setUp(t)
-	ctx, cancel := context.WithTimeout(f.Context(), 10*time.Second)
+	ctx, cancel := f.soon()
 	defer cancel()
 	other := f.net.open(t, f.addr, f.root)
 	defer other.Close()

@@ -10,8 +10,12 @@ import (
 
 	"github.com/polykv/kv/backend"
 	"github.com/polykv/kv/backend/consulkv"
+	"github.com/polykv/kv/internal/pace"
 	"github.com/polykv/kv/internal/testserver"
 )
+
+// patience is less than a lease, with which much of what is waited for would come by itself.
+const patience = 15 * time.Second
 
 // fixture is a store on the shared server, beside a plain client.
 type fixture struct {
@@ -21,11 +25,13 @@ type fixture struct {
 	root string
 	kv   *api.Client
 	addr string
+
+	stalls *pace.Stalls // when the machine stood still
 }
 
 func setUp(t *testing.T) *fixture {
 	t.Helper()
-	f := &fixture{T: t, net: new(network), root: testserver.UniqueName(t)}
+	f := &fixture{T: t, net: new(network), root: testserver.UniqueName(t), stalls: pace.Watch(t)}
 	f.addr = servers.Shared(t, testserver.Spec{Store: testserver.Consul}).Addrs()[0]
 	f.s = f.net.open(t, f.addr, f.root)
 	f.Cleanup(func() { f.s.Close() })
@@ -60,17 +66,22 @@ func (f *fixture) put(key, value string, o backend.PutOptions) backend.Entry {
 
 func (f *fixture) next(w backend.Watch) backend.Event {
 	f.Helper()
-	ctx, cancel := context.WithTimeout(f.Context(), 10*time.Second)
+	ctx, cancel := f.soon()
 	defer cancel()
 	ev, err := w.Next(ctx)
 	f.noErr(err)
 	return ev
 }
 
+// soon ends after ten seconds, less than patience and than a read is held for, on a machine that runs.
+func (f *fixture) soon() (context.Context, context.CancelFunc) {
+	return f.stalls.Timeout(f.Context(), 10*time.Second)
+}
+
 // eventually waits until cond holds.
 func (f *fixture) eventually(what string, cond func() bool) {
 	f.Helper()
-	testserver.Eventually(f, 15*time.Second, what, cond)
+	f.stalls.Eventually(f, patience, what, cond)
 }
 
 func (f *fixture) sessions() int {

@@ -1,7 +1,6 @@
 package consulkv_test
 
 import (
-	"context"
 	"io"
 	"net/http"
 	"net/http/httptrace"
@@ -176,7 +175,7 @@ func TestSetThatIsAppliedLate(t *testing.T) {
 // A session that somebody ends before the key is bound to it ends the call, too.
 func TestSessionThatEndsAtOnce(t *testing.T) {
 	f := setUp(t)
-	ctx, cancel := context.WithTimeout(f.Context(), 10*time.Second)
+	ctx, cancel := f.soon()
 	defer cancel()
 	end := func(r *http.Request) error {
 		if r.URL.Path != "/v1/txn" {

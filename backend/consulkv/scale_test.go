@@ -113,7 +113,7 @@ func TestStalledReader(t *testing.T) {
 	const buffer = 1 << 20
 	s := consulkv.New(&api.Config{Address: f.addr, HttpClient: f.net.client(t)}, consulkv.Options{Root: f.root, WatchBuffer: buffer})
 	defer s.Close()
-	ctx, cancel := context.WithTimeout(f.Context(), 90*time.Second)
+	ctx, cancel := context.WithTimeout(f.Context(), 5*time.Minute)
 	defer cancel()
 	stalled, err := s.Watch(ctx, "d", backend.WatchOptions{Snapshot: true})
 	f.noErr(err)
@@ -225,7 +225,7 @@ func TestKilledUnderLoad(t *testing.T) {
 	var net network
 	s := net.open(t, srv.Addrs()[0], "root")
 	defer s.Close()
-	ctx, cancel := context.WithTimeout(t.Context(), 120*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	w, err := s.Watch(ctx, "", backend.WatchOptions{Snapshot: true})
 	if err != nil {

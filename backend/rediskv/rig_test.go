@@ -12,7 +12,7 @@ import (
 	"github.com/polykv/kv/internal/testserver"
 )
 
-const patience = time.Minute // reached only by a failure
+const patience = 20 * time.Second
 
 // setup returns a store of its own root on a shared server, and a client for what other programs do there.
 func setup(t *testing.T, o rediskv.Options, config ...string) (*rediskv.Store, *redis.Client) {
