@@ -43,7 +43,7 @@ func TestPredecessorLocks(t *testing.T) {
 			if err := held.Unlock(ctx); err != nil {
 				t.Error(err)
 			}
-			soon, cancel := context.WithTimeout(ctx, within)
+			soon, cancel := pace.Watch(t).Timeout(ctx, 5*time.Second)
 			defer cancel()
 			again, err := lock.Lock(soon, s, "l")
 			if err != nil {
