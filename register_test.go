@@ -55,7 +55,7 @@ func TestUpdateOfRegistrationHangs(t *testing.T) {
 	}()
 	select {
 	case <-others:
-	case <-time.After(5 * time.Second):
+	case <-time.After(20 * time.Second):
 		t.Error("they wait")
 	}
 	cancel()

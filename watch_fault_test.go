@@ -14,6 +14,7 @@ import (
 	"github.com/polykv/kv"
 	"github.com/polykv/kv/backend"
 	"github.com/polykv/kv/backend/memkv"
+	"github.com/polykv/kv/internal/pace"
 )
 
 // brokenOff is a driver's store whose lists can end early, with err.
@@ -195,7 +196,7 @@ func TestCatchingUpAsksAgain(t *testing.T) {
 			}
 		}
 	}()
-	synced, cancel := context.WithTimeout(ctx, 5*time.Second)
+	synced, cancel := pace.Watch(t).Timeout(ctx, 5*time.Second)
 	defer cancel()
 	if err := w.Sync(synced); err != nil {
 		t.Errorf("it has not caught up: %v", err)
@@ -223,7 +224,7 @@ func TestSyncOfWatchThatEnded(t *testing.T) {
 	select {
 	case err := <-asked:
 		matches(t, "Sync", err, kv.ErrHistoryLost)
-	case <-time.After(3 * time.Second):
+	case <-time.After(20 * time.Second):
 		t.Error("Sync waits for a watch that has ended")
 	}
 	matches(t, "Next again", must1(w.Next(ctx)), kv.ErrHistoryLost)
@@ -255,7 +256,7 @@ func TestMendingWatchEnds(t *testing.T) {
 	b := &deaf{Store: memkv.New(memkv.Options{}), asked: make(chan struct{})}
 	s := kv.New(b, kv.WatchBuffer(1000))
 	defer s.Close()
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	ctx, cancel := pace.Watch(t).Timeout(t.Context(), 5*time.Second)
 	defer cancel()
 	w := must[*kv.Watch[[]byte]](t)(s.Watch(ctx, "d", kv.FromSnapshot()))
 	if ev := must[kv.Event[[]byte]](t)(w.Next(ctx)); ev.Kind != kv.Synced {

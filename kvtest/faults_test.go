@@ -130,7 +130,7 @@ func TestReadsLoseTheirReplyWithoutDoubt(t *testing.T) {
 	if _, err := s.Watch(context.Background(), ""); !errors.Is(err, kv.ErrUnavailable) {
 		t.Errorf("Watch: %v", err)
 	}
-	for deadline := time.Now().Add(5 * time.Second); runtime.NumGoroutine() > running; runtime.Gosched() {
+	for deadline := time.Now().Add(20 * time.Second); runtime.NumGoroutine() > running; runtime.Gosched() {
 		if time.Now().After(deadline) {
 			t.Fatalf("%d goroutines before the watch, %d after it failed", running, runtime.NumGoroutine())
 		}

@@ -67,20 +67,25 @@ func TestREADME(t *testing.T) {
 		t.Errorf("README.md shows:\n%s\nthe compiled example is:\n%s", got, source)
 	}
 
-	url := storeURL(t, "bolt")
-	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
-	defer cancel()
-	if err := readme(ctx, url, stores()); !errors.Is(err, context.DeadlineExceeded) {
-		t.Errorf("the example ended with %v", err)
+	for _, patience := range []time.Duration{time.Second, 30 * time.Second} { // it ends with its context, and may be slow once
+		url := storeURL(t, "bolt")
+		ctx, cancel := context.WithTimeout(t.Context(), patience)
+		defer cancel()
+		if err := readme(ctx, url, stores()); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("the example ended with %v", err)
+		}
+		s, err := stores().Open(t.Context(), url)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer s.Close()
+		ok, err := s.Exists(t.Context(), "services/web/1")
+		if ok && err == nil {
+			return
+		}
+		t.Logf("after %v the example has written nothing: %v", patience, err)
 	}
-	s, err := stores().Open(t.Context(), url)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer s.Close()
-	if ok, err := s.Exists(t.Context(), "services/web/1"); !ok || err != nil {
-		t.Errorf("the example wrote nothing: %v", err)
-	}
+	t.Error("the example wrote nothing")
 }
 
 // The matrix in docs/semantics.md is what the drivers say.

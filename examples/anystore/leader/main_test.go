@@ -24,7 +24,8 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(servers.M(m))
 }
 
-// One election, in the same words on every store, with processes that are killed and paused.
+// One election, in the same words on every store, with processes that are killed and paused. The lease is renewed in time on a machine
+// that stands still for two seconds.
 func TestLeader(t *testing.T) {
 	params := map[testserver.Store]string{testserver.ZooKeeper: "?session=4s"}
 	for _, store := range testserver.Stores() {
@@ -34,7 +35,7 @@ func TestLeader(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 			defer cancel()
 			var out bytes.Buffer
-			if err := run(ctx, &out, url, 2*time.Second); err != nil {
+			if err := run(ctx, &out, url, 4*time.Second); err != nil {
 				t.Fatalf("%v after:\n%s", err, out.String())
 			}
 			t.Log("\n" + out.String())
