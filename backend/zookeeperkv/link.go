@@ -297,6 +297,12 @@ type barrier struct {
 // follow as soon as the sync is on the wire. The client does not tell when it is, on a connection of the caller's: there
 // the answer is waited for.
 func (l *link) sync(ctx context.Context, path string) *barrier {
+	if err := backend.ContextError(ctx); err != nil { // or an answer that is there already might be told instead
+		b := &barrier{written: make(chan struct{}), done: make(chan struct{}), err: err}
+		close(b.written)
+		close(b.done)
+		return b
+	}
 	l.mu.Lock()
 	b := l.barrier
 	if b != nil {

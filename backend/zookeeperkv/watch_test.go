@@ -1,6 +1,8 @@
 package zookeeperkv
 
 import (
+	"context"
+	"errors"
 	"testing"
 
 	"github.com/polykv/kv/backend"
@@ -49,6 +51,37 @@ func TestWatchEstablishedBesideDelete(t *testing.T) {
 			e, err := w.Next(t.Context())
 			if err != nil || e.Kind != backend.Created || e.Entry.Key != "d/k" || string(e.Value) != "new" {
 				t.Errorf("got %v of %q with %q, %v; want it created", e.Kind, e.Entry.Key, e.Value, err)
+			}
+		})
+	}
+}
+
+// R38: with a context that has ended nothing is asked, and that it has ended is told, however fast the server would answer.
+func TestSyncWithAnEndedContext(t *testing.T) {
+	p := newProxy(t, shared(t))
+	root := testserver.UniqueName(t)
+	lent := New(raw(t, p.addr()), Options{Root: root})
+	t.Cleanup(func() { lent.Close() })
+	for name, s := range map[string]*Store{"own connection": open(t, p.addr(), root, Options{}), "the caller's": lent} {
+		t.Run(name, func(t *testing.T) {
+			w, err := s.Watch(t.Context(), "", backend.WatchOptions{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer w.Close()
+			settle(t, p)
+			before := p.requests()
+			cause := errors.New("enough")
+			ctx, cancel := context.WithCancelCause(t.Context())
+			cancel(cause)
+			for range 100 {
+				if err := w.Sync(ctx); !errors.Is(err, context.Canceled) || !errors.Is(err, cause) {
+					t.Errorf("Sync: %v", err)
+				}
+			}
+			settle(t, p)
+			if n := p.requests() - before; n != 0 {
+				t.Errorf("%d requests", n)
 			}
 		})
 	}
