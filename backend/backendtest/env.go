@@ -42,7 +42,8 @@ func newEnv(t *testing.T, h Harness, c testCase) *env {
 	t.Helper()
 	ctx, cancel := context.WithTimeoutCause(t.Context(), 5*time.Minute, errors.New("the case hangs"))
 	t.Cleanup(cancel)
-	e := &env{T: t, h: h, ctx: ctx, root: "conformance-" + rand.Text()[:10], patience: cmp.Or(h.patience, defaultPatience), stalls: pace.Watch(t)}
+	e := &env{T: t, h: h, ctx: ctx, root: "conformance-" + rand.Text()[:10], stalls: pace.Watch(t)}
+	e.patience = cmp.Or(h.patience, defaultPatience)
 	t.Cleanup(func() {
 		if t.Failed() && c.why != "" {
 			t.Log("why: " + c.why)
