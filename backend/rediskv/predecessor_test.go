@@ -276,7 +276,7 @@ func contextIsIgnored(t *testing.T) {
 			return took
 		})
 	}
-	if n := int64(dialled.Load()) - int64(before); n > calls {
+	if n := dialled.Load() - before; n > calls {
 		t.Errorf("%d calls dialled %d times", calls, n)
 	}
 }
