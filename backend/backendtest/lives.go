@@ -67,6 +67,38 @@ func lifeCases() []testCase {
 			},
 		},
 		{
+			name:  "R39/Close interrupts an observer of a lock of a silent server",
+			why:   "three drivers waited there on the caller's context alone, and heard of Close seconds later",
+			needs: pause,
+			run: func(e *env) {
+				s := e.h.Open(e.T, e.root)
+				e.admitted(e.contend(e.s, "l", backend.ContendOptions{Value: []byte("v")}))
+				e.admitted(e.contend(s, "own", backend.ContendOptions{})) // which Close gives back in vain
+				seen, ended := make(chan struct{}, 1), make(chan error, 1)
+				go func() {
+					for _, err := range s.Holders(e.ctx, "l") {
+						if err != nil {
+							ended <- err
+							return
+						}
+						seen <- struct{}{}
+					}
+					ended <- nil
+				}()
+				e.soon("the holder", func() { <-seen })
+				resume := e.h.Pause(e.T)
+				closed, begin := make(chan error, 1), time.Now()
+				go func() { closed <- s.Close() }()
+				e.soon("Holders", func() { e.wantErr(<-ended, "Holders that Close interrupts", backend.ErrClosed) })
+				if took := time.Since(begin); took > time.Second+e.stalls.Since(begin) {
+					e.Errorf("Holders ends %v after Close began", took)
+				}
+				resume()
+				e.soon("Close", func() { e.noErr(<-closed, "Close") })
+				e.eventually("the store answers again", func() bool { return e.s.Ping(e.ctx) == nil })
+			},
+		},
+		{
 			name: "R39/Close interrupts what waits",
 			run: func(e *env) {
 				s := e.h.Open(e.T, e.root)
