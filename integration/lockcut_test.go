@@ -170,21 +170,19 @@ func (g *guarded) fenced(what string, want error) {
 // release waits until the next contender has the lock.
 func (g *guarded) release(within time.Duration) {
 	g.t.Helper()
-	begin := time.Now()
-	for left := within; left > 0; left = within + g.stalls.Since(begin) - time.Since(begin) {
-		select {
-		case h := <-g.next:
-			if h.Token() <= g.held.Token() {
-				g.t.Errorf("token %d after %d", h.Token(), g.held.Token())
-			}
-			if err := h.Unlock(g.t.Context()); err != nil {
-				g.t.Errorf("the next holder's Unlock: %v", err)
-			}
-			return
-		case <-time.After(left):
+	ctx, cancel := g.stalls.Timeout(g.t.Context(), within)
+	defer cancel()
+	select {
+	case h := <-g.next:
+		if h.Token() <= g.held.Token() {
+			g.t.Errorf("token %d after %d", h.Token(), g.held.Token())
 		}
+		if err := h.Unlock(g.t.Context()); err != nil {
+			g.t.Errorf("the next holder's Unlock: %v", err)
+		}
+	case <-ctx.Done():
+		g.t.Fatalf("the next contender has no lock after %v", within)
 	}
-	g.t.Fatalf("the next contender has no lock after %v", within)
 }
 
 // TestLockConnection breaks the connection to the server, and the server, while a lock is held.

@@ -245,6 +245,24 @@ func TestDialerInterrupts(t *testing.T) {
 	}
 }
 
+// putIsInterrupted demands that a Put to a silent server ends with its context. silence gives s a connection in order, and then
+// has the server say no more.
+func putIsInterrupted(t *testing.T, s *rediskv.Store, silence func()) {
+	t.Helper()
+	pace.Best(t, 150*time.Millisecond, "Put to a silent server", func() time.Duration {
+		silence()
+		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+		defer cancel()
+		start := time.Now()
+		_, err := s.Put(ctx, "k", nil, backend.PutOptions{})
+		took := time.Since(start)
+		if !errors.Is(err, context.DeadlineExceeded) || !errors.Is(err, backend.ErrUncertain) {
+			t.Errorf("Put to a silent server: %v", err)
+		}
+		return took
+	})
+}
+
 // connectAgain gives s a connection in order to a server that is paused: what was interrupted costs one.
 func connectAgain(t *testing.T, srv *testserver.Server, s *rediskv.Store) {
 	t.Helper()
@@ -268,18 +286,7 @@ func TestLongDialTimeout(t *testing.T) {
 	if err := srv.Pause(); err != nil {
 		t.Fatal(err)
 	}
-	pace.Best(t, 150*time.Millisecond, "Put", func() time.Duration {
-		connectAgain(t, srv, s)
-		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
-		defer cancel()
-		start := time.Now()
-		_, err := s.Put(ctx, "k", nil, backend.PutOptions{})
-		took := time.Since(start)
-		if !errors.Is(err, backend.ErrUncertain) {
-			t.Errorf("Put: %v", err)
-		}
-		return took
-	})
+	putIsInterrupted(t, s, func() { connectAgain(t, srv, s) })
 	if err := srv.Resume(); err != nil {
 		t.Fatal(err)
 	}
@@ -295,18 +302,7 @@ func TestUnfitDialer(t *testing.T) {
 	if err := srv.Pause(); err != nil {
 		t.Fatal(err)
 	}
-	pace.Best(t, 150*time.Millisecond, "Put", func() time.Duration {
-		connectAgain(t, srv, s)
-		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
-		defer cancel()
-		start := time.Now()
-		_, err := s.Put(ctx, "k", nil, backend.PutOptions{})
-		took := time.Since(start)
-		if !errors.Is(err, context.DeadlineExceeded) || !errors.Is(err, backend.ErrUncertain) {
-			t.Errorf("Put: %v", err)
-		}
-		return took
-	})
+	putIsInterrupted(t, s, func() { connectAgain(t, srv, s) })
 	if err := srv.Resume(); err != nil {
 		t.Fatal(err)
 	}

@@ -138,13 +138,12 @@ func soon[T any](e *env, what string, c <-chan T) T {
 // time for which the machine stands still does not count.
 func ends[T any](e *env, what string, c <-chan T, d time.Duration) {
 	e.Helper()
-	begin := time.Now()
-	for left := d; left > 0; left = d + e.stalls.Since(begin) - time.Since(begin) {
-		select {
-		case <-c:
-			return
-		case <-time.After(left):
-		}
+	ctx, cancel := e.stalls.Timeout(e.ctx(), d)
+	defer cancel()
+	select {
+	case <-c:
+		return
+	case <-ctx.Done():
 	}
 	select {
 	case <-c: // as the time ended
