@@ -171,7 +171,7 @@ func (s lockServer) nothingRemains(t testing.TB) {
 	t.Helper()
 	var left []string
 	stalls := pace.Watch(t)
-	for begin := time.Now(); time.Since(begin) < 2*time.Second+lockLag+stalls.Since(begin); time.Sleep(50 * time.Millisecond) {
+	for begin := time.Now(); time.Since(begin) < 2*time.Second+lockLag+stalls.Since(begin); time.Sleep(50 * time.Millisecond) { // and look again
 		if left = lockRemains(t, s.Store(), s.Addrs()[0]); len(left) == 0 {
 			return
 		}

@@ -95,7 +95,7 @@ func onScaleStores[T testing.TB](tb T, run func(string, func(T)) bool, f func(T,
 	run("redis", func(tb T) {
 		srv := servers.Shared(tb, testserver.Spec{Store: testserver.Redis})
 		url := "redis://" + srv.Addrs()[0] + "/" + testserver.UniqueName(tb)
-		s, err := kv.Drivers{rediskv.Driver{}}.Open(context.Background(), url)
+		s, err := kv.Drivers{rediskv.Driver{}}.Open(tb.Context(), url)
 		if err != nil {
 			tb.Fatal(err)
 		}

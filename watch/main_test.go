@@ -93,7 +93,7 @@ func del[T any](t testing.TB, s *kv.Typed[T], key string) {
 // soon fails the test unless cond holds within twenty seconds.
 func soon(t testing.TB, what string, cond func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); !cond(); time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(20 * time.Second); !cond(); time.Sleep(time.Millisecond) { // and look again
 		if time.Now().After(deadline) {
 			t.Fatalf("not within twenty seconds: %s", what)
 		}

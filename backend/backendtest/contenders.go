@@ -19,7 +19,7 @@ func (e *env) contend(s backend.Store, name string, o backend.ContendOptions) ba
 	c, err := s.Contend(e.ctx, name, o)
 	e.noErr(err, "Contend(%q, %+v)", name, o)
 	e.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), e.patience)
+		ctx, cancel := context.WithTimeout(context.Background(), e.patience) // the test's has ended
 		defer cancel()
 		if err := c.Release(ctx); err != nil && !errors.Is(err, backend.ErrClosed) {
 			e.Errorf("Release of %q: %v", name, err)

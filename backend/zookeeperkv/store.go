@@ -124,7 +124,7 @@ func New(conn *zk.Conn, o Options) *Store {
 
 func newStore(l *link, o Options) *Store {
 	s := &Store{o: o, link: l, closers: map[closer]struct{}{}}
-	s.life, s.end = context.WithCancel(context.Background())
+	s.life, s.end = context.WithCancel(context.Background()) // until Close
 	s.space = keys.NewSpace(absolute(o.Root), keys.ZooKeeper())
 	if o.Meta != "" {
 		var err error

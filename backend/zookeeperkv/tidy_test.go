@@ -94,7 +94,7 @@ func (y *tidy) look(t testing.TB, root string) {
 	y.mu.Lock()
 	foreign := y.foreign[root]
 	y.mu.Unlock()
-	ctx, cancel := pace.Watch(t).Timeout(context.Background(), 20*time.Second)
+	ctx, cancel := pace.Watch(t).Timeout(context.Background(), 20*time.Second) // the test's has ended
 	defer cancel()
 	w, err := s.Watch(ctx, "", backend.WatchOptions{}) // deletes what has expired
 	if err == nil {

@@ -141,7 +141,7 @@ func TestLockInterrupted(t *testing.T) {
 // What ends the command is the signal that also ends a shell.
 func TestLockTerminates(t *testing.T) {
 	if runtime.GOOS == "windows" {
-		t.Skip("there are no signals")
+		t.Skip("there are no signals on Windows, where a command is killed")
 	}
 	sh := memory(t)
 	t.Setenv("KV_TEST_CHILD", "tell")

@@ -61,7 +61,7 @@ func TestBestOfWhatFails(t *testing.T) {
 func TestNoStalls(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		begin, s := time.Now(), Watch(t)
-		time.Sleep(10*time.Second + beat/2)
+		time.Sleep(10*time.Second + beat/2) // virtual time
 		if d := s.Since(begin); d != 0 {
 			t.Errorf("stood still for %v", d)
 		}

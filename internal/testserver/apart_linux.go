@@ -199,7 +199,7 @@ func (a *apart) part(away map[int]bool) error {
 	if lines == nil {
 		return nil
 	}
-	return a.ip(context.Background(), a.router, lines...)
+	return a.ip(context.Background(), a.router, lines...) // its callers have none
 }
 
 // Close implements Engine.
@@ -208,6 +208,7 @@ func (a *apart) Close() error {
 	defer a.mu.Unlock()
 	var errs []error
 	if a.link != "" { // at once: what the kernel does by itself takes a while
+		// In a context of its own: the test's has ended.
 		errs = append(errs, a.ip(context.Background(), nil, "link del "+a.link))
 		a.link = ""
 	}

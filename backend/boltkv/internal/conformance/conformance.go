@@ -97,7 +97,7 @@ func Run(t *testing.T, o boltkv.Options, noSync bool) {
 			mu.Lock()
 			defer mu.Unlock()
 			for _, s := range roots[root] {
-				if s.Ping(context.Background()) == nil {
+				if s.Ping(context.Background()) == nil { // which asks nobody
 					p := s.Peer()
 					roots[root] = append(roots[root], p)
 					return p
